@@ -1,0 +1,261 @@
+"""The artifact store: done means renamed.
+
+    $SO8T_HOME/artifacts/<step>/<key>.partial/   while a step works there
+    $SO8T_HOME/artifacts/<step>/<key>/           whole, with manifest.json
+    $SO8T_HOME/artifacts/<step>/<key>.damaged-<n>/  set aside, never trusted, never deleted silently
+
+Commit order: drop `*.tmp`, hash and fsync every file, write `manifest.json` last, rename the
+folder, fsync its parent. So a name without a suffix is a finished artifact.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from so8t import durable
+from so8t.errors import ResourceError, StepFailed
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+HASH_CHUNK_BYTES = 1 << 20
+# A step whose process was just killed may hold its folder for an instant longer.
+LOCK_WAIT_S = 20.0
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact. A volatile file is checked against damage but is not part of the content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    size_bytes: int
+    sha256: str
+    volatile: bool = False
+
+
+class InputEntry(BaseModel):
+    """Which artifact filled a role."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: str
+    key: str
+    content: str
+
+
+class Manifest(BaseModel):
+    """What an artifact is, where it came from and which bytes it has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: int = SCHEMA_VERSION
+    step: str
+    version: int
+    key: str
+    content: str
+    inputs: dict[str, InputEntry]
+    config: dict[str, Any]
+    files: list[FileEntry]
+    facts: dict[str, Any]
+    code: dict[str, Any]
+    packages: dict[str, str]
+    machine: dict[str, Any]
+    started_at: str
+    finished_at: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def content(self) -> str:
+        """Hash over the paths and hashes of the files that are not volatile."""
+        return self.manifest.content
+
+    @property
+    def seconds(self) -> float:
+        """How long the run that made it took."""
+        from datetime import datetime
+
+        started, finished = (datetime.fromisoformat(text) for text in (self.manifest.started_at, self.manifest.finished_at))
+        return (finished - started).total_seconds()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with an artifact."""
+
+    artifact: Path
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.artifact / self.file}: {self.what}"
+
+
+def hash_json(value: object) -> str:
+    """sha256 of a value's canonical JSON."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def content_of(files: list[FileEntry]) -> str:
+    """The content hash of an artifact."""
+    return hash_json([[file.path, file.sha256] for file in sorted(files, key=lambda f: f.path) if not file.volatile])
+
+
+class Store:
+    """The artifacts under one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.root = home / "artifacts"
+
+    def path(self, step: str, key: str) -> Path:
+        """Where the finished artifact lies, if it exists."""
+        return self.root / step / key
+
+    def find(self, step: str, key: str) -> Artifact | None:
+        """The artifact, if it is there and every size matches; a damaged one is set aside."""
+        folder = self.path(step, key)
+        if not folder.exists():
+            return None
+        problems = check_sizes(folder)
+        if problems:
+            self.set_aside(folder)
+            return None
+        return load(folder)
+
+    def peek(self, step: str, key: str) -> Artifact | None:
+        """Like `find`, but changes nothing on disk."""
+        folder = self.path(step, key)
+        return load(folder) if folder.exists() and not check_sizes(folder) else None
+
+    def all(self) -> Iterator[Artifact]:
+        """Every finished artifact with a readable manifest."""
+        for folder in self.folders():
+            if (folder / MANIFEST).is_file():
+                yield load(folder)
+
+    def folders(self) -> Iterator[Path]:
+        """Every folder that claims to be a finished artifact."""
+        if self.root.is_dir():
+            for folder in sorted(self.root.glob("*/*")):
+                if folder.is_dir() and "." not in folder.name:
+                    yield folder
+
+    def set_aside(self, folder: Path) -> Path:
+        """Move a damaged artifact out of the way under a name that is never used twice."""
+        number = 1
+        while (target := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
+            number += 1
+        durable.replace(folder, target)
+        return target
+
+    @contextmanager
+    def working(self, step: str, key: str) -> Iterator[Path]:
+        """Give the `.partial` folder of a step, locked against any other process."""
+        partial = self.root / step / f"{key}.partial"
+        with durable.explain_full_disk(partial):
+            partial.mkdir(parents=True, exist_ok=True)
+        # Lock files are never unlinked: a second process could lock the unlinked inode.
+        locks = self.home / "locks"
+        with durable.explain_full_disk(locks):
+            locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f"{step}-{key}.lock", timeout=LOCK_WAIT_S)
+        try:
+            with lock:
+                partial.mkdir(parents=True, exist_ok=True)
+                yield partial
+        except Timeout:
+            raise ResourceError(
+                f"another process is working on {step} ({key[:12]})",
+                "one process a step",
+                "wait for it to end, or stop it",
+            ) from None
+
+    def commit(self, partial: Path, manifest: dict[str, Any], volatile: frozenset[str]) -> Artifact:
+        """Turn a `.partial` folder into an artifact. `manifest` lacks only files and content."""
+        for leftover in sorted(partial.rglob("*" + durable.TMP_SUFFIX)):
+            leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover)
+        (partial / MANIFEST).unlink(missing_ok=True)
+        files = []
+        for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+            name = path.relative_to(partial).as_posix()
+            durable.fsync_file(path)
+            files.append(
+                FileEntry(
+                    path=name,
+                    size_bytes=path.stat().st_size,
+                    sha256=hash_file(path),
+                    volatile=any(name == v or (v.endswith("/") and name.startswith(v)) for v in volatile),
+                )
+            )
+        whole = Manifest(files=files, content=content_of(files), **manifest)
+        for folder in sorted({path.parent for path in partial.rglob("*")}, reverse=True):
+            durable.fsync_folder(folder)
+        durable.write_json(partial / MANIFEST, whole.model_dump(mode="json"))
+        target = self.path(whole.step, whole.key)
+        if target.exists():
+            raise StepFailed(f"{target} exists already; two processes worked on one key")
+        durable.replace(partial, target)
+        return Artifact(target, whole)
+
+
+def load(folder: Path) -> Artifact:
+    """Read an artifact's manifest."""
+    return Artifact(folder, Manifest.model_validate(durable.read_json(folder / MANIFEST)))
+
+
+def check_sizes(folder: Path) -> list[Problem]:
+    """Compare the files' sizes with the manifest: cheap, done at every find."""
+    try:
+        manifest = load(folder).manifest
+    except (OSError, ValueError, ValidationError) as error:
+        return [Problem(folder, MANIFEST, f"unreadable manifest: {type(error).__name__}")]
+    problems = []
+    for entry in manifest.files:
+        path = folder / entry.path
+        if not path.is_file():
+            problems.append(Problem(folder, entry.path, "missing"))
+        elif path.stat().st_size != entry.size_bytes:
+            problems.append(Problem(folder, entry.path, f"{path.stat().st_size} bytes, the manifest says {entry.size_bytes}"))
+    return problems
+
+
+def check_hashes(folder: Path) -> list[Problem]:
+    """Compare every byte with the manifest: done by `so8t verify` and before upload."""
+    problems = check_sizes(folder)
+    if problems:
+        return problems
+    manifest = load(folder).manifest
+    for entry in manifest.files:
+        found = hash_file(folder / entry.path)
+        if found != entry.sha256:
+            problems.append(Problem(folder, entry.path, f"sha256 {found[:12]}.., the manifest says {entry.sha256[:12]}.."))
+    known = {entry.path for entry in manifest.files} | {MANIFEST}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in known:
+            problems.append(Problem(folder, name, "not in the manifest"))
+    if content_of(manifest.files) != manifest.content:
+        problems.append(Problem(folder, MANIFEST, "content hash differs from its files"))
+    return problems

@@ -1,0 +1,180 @@
+"""The whole config: joins the steps' sections and says clearly what is wrong with a file."""
+
+import difflib
+import os
+import re
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from so8t.bake.config import Bake
+from so8t.benchmark.config import Benchmark
+from so8t.cleanup.config import Cleanup
+from so8t.collect.config import Base, Collect
+from so8t.errors import ConfigError
+from so8t.preprocess.config import Preprocess
+from so8t.section import Section
+from so8t.train.config import Train
+from so8t.upload.config import Upload
+
+HOME_VARIABLE = "SO8T_HOME"
+
+
+class Machine(Section):
+    """What does not change the bytes of any artifact; outside every key."""
+
+    home: Path | None = None
+    """Where everything is kept. Default: $SO8T_HOME, else ~/.so8t."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; auto takes CUDA where torch finds it."""
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Mapped tasks (sources, quantizations, benchmark cells) at a time."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads a step's process may use; 0 takes the machine's cores."""
+    checkpoint_interval_s: Annotated[float, Field(gt=0)] = 180.0
+    """Between two rolling checkpoints."""
+    checkpoint_keep: Annotated[int, Field(ge=2)] = 5
+    """Rolling checkpoints kept."""
+    server_port: Annotated[int, Field(ge=0, le=65535)] = 4207
+    """Port of the local Prefect server on 127.0.0.1; 0 takes a free one."""
+    step_timeout_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
+    """A step that takes longer than this is stopped."""
+    step_retries: Annotated[int, Field(ge=0)] = 3
+    """How often Prefect retries a failed step."""
+    step_retry_delay_s: Annotated[float, Field(ge=0)] = 300.0
+    """Pause before a retry."""
+    progress_interval_s: Annotated[float, Field(gt=0)] = 5.0
+    """Between two plain progress lines and two updates of the UI."""
+
+
+class Config(Section):
+    """Everything a run needs, one section a step."""
+
+    base: Base
+    collect: Collect
+    preprocess: Preprocess = Preprocess()
+    train: Train = Train()
+    bake: Bake = Bake()
+    benchmark: Benchmark = Benchmark()
+    upload: Upload = Upload()
+    cleanup: Cleanup = Cleanup()
+    machine: Machine = Machine()
+
+    def home(self) -> Path:
+        """The home in force, absolute."""
+        chosen = self.machine.home or os.environ.get(HOME_VARIABLE) or Path.home() / ".so8t"
+        return Path(chosen).expanduser().absolute()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-5 as a string; both 1e-5 and 1.0e-5 are floats here."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$|^[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Safe YAML with sane floats."""
+    # _Loader is a SafeLoader: it builds plain values only.
+    return yaml.load(text, Loader=_Loader)  # noqa: S506
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), home: Path | None = None) -> Config:
+    """Read a YAML file, apply `a.b=c` overrides, check everything; ConfigError says what to mend."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"no config file {path}", "a YAML file", "see configs/ for examples") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", "a UTF-8 YAML file") from None
+    try:
+        data = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}", "a UTF-8 YAML file") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds {type(data).__name__}", "a mapping of sections")
+    for override in overrides:
+        apply_override(data, override)
+    if home is not None:
+        data["machine"] = {**(data.get("machine") or {}), "home": str(home)}
+    return check(data, str(path))
+
+
+def check(data: dict[str, Any], origin: str) -> Config:
+    """Validate; every fault is listed at once, with the nearest valid name for an unknown key."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        faults = [_explain(fault) for fault in error.errors(include_url=False)]
+        raise ConfigError(
+            f"{origin}: {len(faults)} fault(s)\n" + "\n".join("  - " + fault for fault in faults),
+            "the keys and types that `so8t config schema` prints",
+            "mend the file or the --set, then try `so8t config check FILE`",
+        ) from None
+
+
+def _explain(fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        siblings = _fields_at(Config, fault["loc"][:-1])
+        nearest = difflib.get_close_matches(str(fault["loc"][-1]), siblings, n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; valid: {', '.join(sorted(siblings))}"
+        return f"{where}: unknown key{hint}"
+    if fault["type"] == "missing":
+        return f"{where}: required, but absent"
+    return f"{where}: {fault['msg']}, found {fault['input']!r}"
+
+
+def _fields_at(model: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Field names of the section at `loc`; union tags and list indices are stepped over."""
+    models = _models(model)
+    for part in loc:
+        inner = [m for model in models if part in model.model_fields for m in _models(model.model_fields[str(part)].annotation)]
+        tagged = [m for m in models if part in {getattr(f.default, "value", f.default) for f in m.model_fields.values()}]
+        models = inner or tagged or models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType, list, tuple, dict, Annotated):
+        return [model for inner in get_args(annotation) for model in _models(inner)]
+    return []
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=c`; the value is read as YAML."""
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"override {override!r}", "the form section.key=value", "for example --set train.seed=1")
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {error}", "a YAML value after =") from None
+    place: Any = data
+    for position, key in enumerate(keys):
+        last = position == len(keys) - 1
+        if isinstance(place, list):
+            if not key.isdigit() or int(key) >= len(place):
+                raise ConfigError(f"override {override!r}: {key!r}", f"an index below {len(place)}")
+            index: Any = int(key)
+        elif isinstance(place, dict):
+            index = key
+            if not last and not isinstance(place.get(key), dict | list):
+                place[key] = {}
+        else:
+            raise ConfigError(f"override {override!r}: {'.'.join(keys[:position])} holds a plain value", "a section")
+        if last:
+            place[index] = value
+        else:
+            place = place[index]

@@ -1,0 +1,92 @@
+"""Progress: what a step reports while it works, and where that goes.
+
+A step calls `progress.update(...)` as often as it likes; sinks decide how often to show it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from so8t.config import Machine
+
+Metric = float | int | str
+
+
+class Sink(Protocol):
+    """Receives each report; `total` is None while the amount of work is unknown."""
+
+    def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
+        """Take one report."""
+
+
+class Progress:
+    """Handed to every step. Also carries the machine settings, which no artifact key contains."""
+
+    def __init__(self, step: str, machine: "Machine", home: Path, sinks: tuple[Sink, ...] = ()) -> None:
+        self.step, self.machine, self.home, self._sinks = step, machine, home, sinks
+
+    def update(self, done: float, total: float | None, message: str = "", **metrics: Metric) -> None:
+        """Report `done` of `total` units, what is being done, and any numbers worth watching."""
+        for sink in self._sinks:
+            sink.report(self.step, done, total, message, metrics)
+
+
+class JsonLines:
+    """Appends each report to a file that a parent process follows. Readers ignore a torn last line."""
+
+    def __init__(self, path: Path, interval_s: float = 0.2) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8", newline="\n")
+        self._interval_s = interval_s
+        self._last: tuple[float, str] = (0.0, "")
+
+    def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
+        """Write a line at most every `interval_s`, and always for a new message or the last unit."""
+        now = time.time()
+        if now - self._last[0] < self._interval_s and message == self._last[1] and done != total:
+            return
+        self._last = (now, message)
+        line = {"time": now, "step": step, "done": done, "total": total, "message": message, **metrics}
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+
+class PlainLines:
+    """One line now and then, for logs and pipes."""
+
+    def __init__(self, write: Callable[[str], object] | None = None, interval_s: float = 5.0) -> None:
+        self._write = write or (lambda line: sys.stderr.write(line + "\n"))
+        self._interval_s = interval_s
+        self._last: dict[str, tuple[float, str]] = {}
+
+    def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
+        """Show a report when its message is new or the interval has passed."""
+        now = time.monotonic()
+        shown_at, shown = self._last.get(step, (-1e9, ""))
+        if now - shown_at < self._interval_s and (message == shown or now - shown_at < 1.0):
+            return
+        self._last[step] = (now, message)
+        amount = f"{done:g}/{total:g}" if total else f"{done:g}"
+        numbers = " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in metrics.items())
+        self._write(f"{step:<24} {amount:>12}  {message}  {numbers}".rstrip())
+
+
+def follow(path: Path, sinks: tuple[Sink, ...], offset: int = 0) -> int:
+    """Pass on the whole lines that a child has appended since `offset`; give the new offset."""
+    if not path.exists():
+        return offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    whole = data.rfind(b"\n") + 1
+    for raw in data[:whole].splitlines():
+        line = json.loads(raw)
+        del line["time"]
+        step, done, total, message = (line.pop(name) for name in ("step", "done", "total", "message"))
+        for sink in sinks:
+            sink.report(step, done, total, message, line)
+    return offset + whole

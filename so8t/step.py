@@ -1,0 +1,199 @@
+"""The one shape of a step: `run(config, inputs, out, progress) -> facts`, files in, files out.
+
+A step's key is the sha256 of its name, its version, its config section and the content of each
+input. Code is not hashed; a step's `version` is raised by hand when it would make other bytes.
+"""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from so8t import __version__
+from so8t.artifacts import Artifact, Store, hash_json
+from so8t.config import Config
+from so8t.durable import explain_full_disk
+from so8t.errors import InputError
+from so8t.progress import Progress, Sink
+from so8t.section import Section
+
+Inputs = Mapping[str, Artifact]
+Facts = dict[str, Any]
+
+
+class Run(Protocol):
+    """What every step module offers as `run`."""
+
+    def __call__(self, config: Any, inputs: Inputs, out: Path, progress: Progress) -> Facts:
+        """Make the artifact's files in `out` (it may hold what an interrupted run left) and give the facts."""
+
+
+@dataclass(frozen=True, order=True)
+class Ref:
+    """A step, or one part of a step: `bake.quantize` part `Q8_0`."""
+
+    step: str
+    part: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.step}[{self.part}]" if self.part else self.step
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step as the rest of the program sees it; its module is imported only when it runs."""
+
+    name: str
+    module: str
+    version: int
+    section: Callable[[Config, str], Section]
+    needs: Callable[[Config, str], dict[str, Ref]]
+    parts: Callable[[Config], list[str]] | None = None
+    child: bool = False  # runs in a process of its own: native code may take it down
+    volatile: frozenset[str] = frozenset()  # files (or folders ending in /) that the clock decides
+
+
+def steps() -> dict[str, Step]:
+    """All steps by name, in the order of the pipeline."""
+    from so8t.wiring import STEPS
+
+    return STEPS
+
+
+def lookup(ref: Ref, config: Config) -> Step:
+    """The step of a reference; InputError names what exists."""
+    known = steps()
+    if ref.step not in known:
+        raise InputError(f"no step {ref.step!r}", "one of " + ", ".join(known))
+    step = known[ref.step]
+    parts = step.parts(config) if step.parts else [""]
+    if ref.part not in parts:
+        raise InputError(f"{ref.step} has no part {ref.part!r}", f"--part one of: {', '.join(parts)}" if step.parts else "no --part")
+    return step
+
+
+class NotReady(InputError):
+    """An input has not been made yet, so the key cannot be known."""
+
+    def __init__(self, ref: Ref, missing: Ref) -> None:
+        part = f" --part {missing.part}" if missing.part else ""
+        super().__init__(
+            f"{ref} needs {missing}, which is not in the store",
+            "finished inputs",
+            f"run `so8t step {missing.step}{part}` with the same config first, or `so8t run` for everything",
+        )
+        self.missing = missing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A step with its inputs found and its key known."""
+
+    ref: Ref
+    step: Step
+    section: Section
+    inputs: dict[str, Artifact]
+    key: str
+
+
+def plan(ref: Ref, config: Config, store: Store, *, read_only: bool = False) -> Plan:
+    """Find the inputs of a step and compute its key; NotReady if an input is missing."""
+    step = lookup(ref, config)
+    find = store.peek if read_only else store.find
+    inputs: dict[str, Artifact] = {}
+    for role, needed in step.needs(config, ref.part).items():
+        upstream = plan(needed, config, store, read_only=read_only)
+        artifact = find(upstream.step.name, upstream.key)
+        if artifact is None:
+            raise NotReady(ref, needed)
+        inputs[role] = artifact
+    section = step.section(config, ref.part)
+    return Plan(ref, step, section, inputs, compute_key(step, section, inputs))
+
+
+def compute_key(step: Step, section: Section, inputs: Inputs) -> str:
+    """The key: inputs count by content, not by their own keys."""
+    return hash_json(
+        {
+            "step": step.name,
+            "version": step.version,
+            "config": section.model_dump(mode="json"),
+            "inputs": {role: artifact.content for role, artifact in inputs.items()},
+        }
+    )
+
+
+def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()) -> Artifact:
+    """Give the step's artifact, made here and now unless the store holds it whole."""
+    planned = plan(ref, config, store)
+    found = store.find(planned.step.name, planned.key)
+    if found is not None:
+        return found
+    step = planned.step
+    with store.working(step.name, planned.key) as out:
+        found = store.find(step.name, planned.key)
+        if found is not None:
+            return found
+        started_at = _now()
+        progress = Progress(str(ref), config.machine, store.home, sinks)
+        run: Run = importlib.import_module(step.module).run
+        with explain_full_disk(out):
+            facts = run(planned.section, planned.inputs, out, progress)
+            return store.commit(
+                out,
+                {
+                    "step": step.name,
+                    "version": step.version,
+                    "key": planned.key,
+                    "inputs": {
+                        role: {"step": a.manifest.step, "key": a.manifest.key, "content": a.content}
+                        for role, a in planned.inputs.items()
+                    },
+                    "config": planned.section.model_dump(mode="json"),
+                    "facts": facts,
+                    "code": _code(),
+                    "packages": _packages(),
+                    "machine": _machine(),
+                    "started_at": started_at,
+                    "finished_at": _now(),
+                },
+                step.volatile,
+            )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@cache
+def _code() -> dict[str, Any]:
+    """Commit and dirtiness of the checkout that runs, or the version alone outside git."""
+    root = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), *arguments],  # noqa: S607
+            capture_output=True, text=True, encoding="utf-8", check=True, timeout=10,
+        ).stdout.strip()  # fmt: skip
+
+    try:
+        return {"version": __version__, "commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"version": __version__, "commit": None, "dirty": None}
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+
+
+def _machine() -> dict[str, Any]:
+    return {"python": platform.python_version(), "platform": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count(), "byteorder": sys.byteorder}

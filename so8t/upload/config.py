@@ -1,0 +1,7 @@
+"""Config of upload."""
+
+from so8t.section import Section
+
+
+class Upload(Section):
+    """Where the result is published."""

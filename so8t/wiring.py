@@ -1,0 +1,125 @@
+"""Which step reads what: the one place that knows the shape of the whole."""
+
+from so8t.config import Config
+from so8t.step import Ref, Step
+
+COLLECT, PREPROCESS, TRAIN, BAKE = Ref("collect"), Ref("preprocess"), Ref("train"), Ref("bake")
+BENCHMARK, UPLOAD, CLEANUP = Ref("benchmark"), Ref("upload"), Ref("cleanup")
+BASE, FOLD = Ref("collect.base"), Ref("bake.fold")
+SEVEN = (COLLECT, PREPROCESS, TRAIN, BAKE, BENCHMARK, UPLOAD, CLEANUP)
+
+
+def _sources(config: Config) -> list[str]:
+    return [source.name for source in config.collect.sources]
+
+
+def _quantized(config: Config) -> list[str]:
+    return list(config.bake.quantizations)
+
+
+def _cells(config: Config) -> list[str]:
+    """Every system on every task; the part's name is `<system>:<task>`."""
+    systems = ["A", "B", "C-F16", *(f"C-{name}" for name in config.bake.quantizations)]
+    return [f"{system}:{task}" for system in systems for task in config.benchmark.tasks]
+
+
+def _quantize_refs(config: Config) -> dict[str, Ref]:
+    return {f"quantized.{name}": Ref("bake.quantize", name) for name in _quantized(config)}
+
+
+def _cell_needs(config: Config, part: str) -> dict[str, Ref]:
+    """A and B read the base (B the training too), C reads its GGUF; all get train's tokenizer."""
+    system = part.partition(":")[0]
+    shared = {"data": PREPROCESS, "train": TRAIN}
+    if system in ("A", "B"):
+        return {**shared, "base": BASE}
+    if system == "C-F16":
+        return {**shared, "fold": FOLD}
+    return {**shared, "fold": FOLD, "quantized": Ref("bake.quantize", system.removeprefix("C-"))}
+
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step(
+            "collect.base", "so8t.collect.base", 1,
+            section=lambda config, part: config.base,
+            needs=lambda config, part: {},
+            child=True,
+        ),
+        Step(
+            "collect.source", "so8t.collect.source", 1,
+            section=lambda config, part: next(s for s in config.collect.sources if s.name == part),
+            needs=lambda config, part: {},
+            parts=_sources,
+        ),
+        Step(
+            "collect", "so8t.collect.run", 1,
+            section=lambda config, part: config.collect,
+            needs=lambda config, part: {f"source.{name}": Ref("collect.source", name) for name in _sources(config)},
+        ),
+        Step(
+            "preprocess", "so8t.preprocess.run", 1,
+            section=lambda config, part: config.preprocess,
+            needs=lambda config, part: {"collected": COLLECT},
+        ),
+        Step(
+            "train", "so8t.train.run", 1,
+            section=lambda config, part: config.train,
+            needs=lambda config, part: {"data": PREPROCESS, "base": BASE},
+            child=True,
+            volatile=frozenset({"progress.jsonl"}),
+        ),
+        Step(
+            "bake.fold", "so8t.bake.fold", 1,
+            section=lambda config, part: config.bake.fold,
+            needs=lambda config, part: {"base": BASE, "train": TRAIN},
+            child=True,
+        ),
+        Step(
+            "bake.quantize", "so8t.bake.quantize", 1,
+            section=lambda config, part: config.bake.quantize(part),
+            needs=lambda config, part: {"fold": FOLD},
+            parts=_quantized,
+            child=True,
+        ),
+        Step(
+            "bake", "so8t.bake.run", 1,
+            section=lambda config, part: config.bake,
+            needs=lambda config, part: {"base": BASE, "train": TRAIN, "data": PREPROCESS, "fold": FOLD, **_quantize_refs(config)},
+            child=True,
+        ),
+        Step(
+            "benchmark.cell", "so8t.benchmark.cell", 1,
+            section=lambda config, part: config.benchmark.cell(*part.split(":")),
+            needs=_cell_needs,
+            parts=_cells,
+            child=True,
+            volatile=frozenset({"samples.sqlite", "speed.json"}),
+        ),
+        Step(
+            "benchmark", "so8t.benchmark.run", 1,
+            section=lambda config, part: config.benchmark,
+            needs=lambda config, part: {
+                "train": TRAIN, "bake": BAKE, **{f"cell.{part}": Ref("benchmark.cell", part) for part in _cells(config)},
+            },
+            child=True,
+            volatile=frozenset({"speed.json"}),
+        ),
+        Step(
+            "upload", "so8t.upload.run", 1,
+            section=lambda config, part: config.upload,
+            needs=lambda config, part: {
+                "base": BASE, "collected": COLLECT, "data": PREPROCESS, "train": TRAIN,
+                "fold": FOLD, "bake": BAKE, "benchmark": BENCHMARK, **_quantize_refs(config),
+            },
+            volatile=frozenset({"receipt.json"}),
+        ),
+        Step(
+            "cleanup", "so8t.cleanup.run", 1,
+            section=lambda config, part: config.cleanup,
+            needs=lambda config, part: {"upload": UPLOAD},
+            volatile=frozenset({"plan.json", "removed.json"}),
+        ),
+    )
+}  # fmt: skip
