@@ -1,0 +1,97 @@
+"""The systems that are compared: A is the base, B the base with live adapters.
+
+Both read the tokenizer that training wrote, so that the same text has the same ids.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from so8t import durable
+from so8t.errors import InputError
+from so8t.so8.adapter import EMBED_ROWS, Adapters, ApplyTo, Setting, placements_of
+from so8t.so8.vit import TOWER, Vision, join, load_vision_file
+
+FORMAT = "so8t-adapter-1"
+CONVENTION = (
+    "column vectors: y = R_out (W + s B A) R_in x; R = (I - alpha A/2)^-1 (I + alpha A/2); A skew, 8x8, "
+    "its 28 upper-triangle entries row by row; block-diagonal over consecutive groups of 8 channels"
+)
+
+
+@dataclass
+class System:
+    """A model that can be asked, with what belongs to it."""
+
+    model: Any  # LlavaForConditionalGeneration
+    tokenizer: Any
+    vision: Vision
+    text_adapters: Adapters | None = None
+    vision_adapters: Adapters | None = None
+
+    def pixel_values(self, images: Sequence[bytes]) -> Tensor:
+        """Encoded images -> [n, 3, size, size] on the model's device."""
+        pixels: Tensor = self.vision.pixel_values(images).to(self.model.lm_head.weight.device)
+        return pixels
+
+
+def load_system(
+    base_folder: Path,
+    train_folder: Path,
+    adapted: bool,
+    device: str = "cpu",
+    apply_to: ApplyTo = "activations",
+) -> System:
+    """Load system B (`adapted`) or system A, in fp32, ready for inference.
+
+    A is the base with the tower and the projector as they were initialised. InputError where the folder
+    holds another adapter format.
+    """
+    import torch
+
+    from so8t.models import load_base, load_tokenizer
+
+    vision = Vision.read(train_folder / "vision" / "config.json")
+    base = load_base(base_folder, torch.float32, device)
+    model = join(base, vision)
+    load_vision_file(model, train_folder / "vision" / ("model.safetensors" if adapted else "initial.safetensors"))
+    system = System(model, load_tokenizer(train_folder / "tokenizer"), vision)
+    if adapted:
+        system.text_adapters = _text_adapters(model, train_folder / "adapter", apply_to)
+        system.vision_adapters = _vision_adapters(model, train_folder / "vision", vision.alpha, apply_to)
+    model.requires_grad_(False)
+    model.eval()
+    return system
+
+
+def read_adapter_json(folder: Path) -> dict[str, Any]:
+    """`adapter.json` of a train artifact's adapter folder; InputError for a format that is not ours."""
+    description: dict[str, Any] = durable.read_json(folder / "adapter.json")
+    if description.get("format") != FORMAT or description.get("map") != "cayley":
+        raise InputError(f"{folder}: adapter format {description.get('format')!r}", f"{FORMAT} with the Cayley map")
+    return description
+
+
+def _text_adapters(model: Any, folder: Path, apply_to: ApplyTo) -> Adapters:
+    description = read_adapter_json(folder)
+    state = load_file(folder / "adapter.safetensors")
+    adapters = Adapters(Setting(description["alpha"], description["lora_scale"], apply_to=apply_to))
+    adapters.attach(model.model.language_model, "model.", placements_of(state))
+    if EMBED_ROWS in state:
+        adapters.attach_rows(model.model.language_model, model, sorted(description["token_ids"].values()))
+    adapters.load(state)
+    adapters.cache()
+    return adapters
+
+
+def _vision_adapters(model: Any, folder: Path, alpha: float, apply_to: ApplyTo) -> Adapters:
+    state = load_file(folder / "adapter.safetensors")
+    adapters = Adapters(Setting(alpha, apply_to=apply_to))
+    adapters.attach(model.model.vision_tower, TOWER, placements_of(state))
+    adapters.load(state)
+    adapters.cache()
+    return adapters
