@@ -51,12 +51,10 @@ def load_system(
     A is the base with the tower and the projector as they were initialised. InputError where the folder
     holds another adapter format.
     """
-    import torch
-
     from so8t.models import load_base, load_tokenizer
 
     vision = Vision.read(train_folder / "vision" / "config.json")
-    base = load_base(base_folder, torch.float32, device)
+    base = load_base(base_folder, "float32", device)
     model = join(base, vision)
     load_vision_file(model, train_folder / "vision" / ("model.safetensors" if adapted else "initial.safetensors"))
     system = System(model, load_tokenizer(train_folder / "tokenizer"), vision)
