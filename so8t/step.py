@@ -106,15 +106,20 @@ class Plan:
 
 def plan(ref: Ref, config: Config, store: Store, *, read_only: bool = False) -> Plan:
     """Find the inputs of a step and compute its key; NotReady if an input is missing."""
+    return _plan(ref, config, store.peek if read_only else store.find, {})
+
+
+def _plan(ref: Ref, config: Config, find: Callable[[str, str], Artifact | None], known: dict[Ref, Artifact]) -> Plan:
+    """`known` holds the inputs found so far, since many steps share them."""
     step = lookup(ref, config)
-    find = store.peek if read_only else store.find
     inputs: dict[str, Artifact] = {}
     for role, needed in step.needs(config, ref.part).items():
-        upstream = plan(needed, config, store, read_only=read_only)
-        artifact = find(upstream.step.name, upstream.key)
-        if artifact is None:
-            raise NotReady(ref, needed)
-        inputs[role] = artifact
+        if needed not in known:
+            artifact = find(needed.step, _plan(needed, config, find, known).key)
+            if artifact is None:
+                raise NotReady(ref, needed)
+            known[needed] = artifact
+        inputs[role] = known[needed]
     section = step.section(config, ref.part)
     return Plan(ref, step, section, inputs, compute_key(step, section, inputs))
 

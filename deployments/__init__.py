@@ -1,0 +1,1 @@
+"""The top: server, work pool, worker, and the `so8t` command."""

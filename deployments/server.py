@@ -1,0 +1,196 @@
+"""The local Prefect server: hardened, on 127.0.0.1, with its database under the home.
+
+Whoever starts a server holds its standard input; the server stops when that closes, so no server
+outlives a killed `so8t run`. Others attach to a running one.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+from filelock import FileLock
+
+from so8t import durable
+from so8t.config import Config
+from so8t.errors import So8tError
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 180.0
+STOP_GRACE_S = 15.0
+
+
+class ServerFailed(So8tError):
+    """The local Prefect server did not come up."""
+
+
+def auth_string(home: Path) -> str:
+    """`user:password` of this home's server, made once, readable by its owner alone."""
+    path = home / "prefect" / "auth"
+    if not path.exists():
+        with durable.explain_full_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.chmod(0o700)
+        durable.write_text(path, f"so8t:{secrets.token_urlsafe(24)}")
+        path.chmod(0o600)
+    return path.read_text(encoding="utf-8")
+
+
+def environment(home: Path, port: int, workers: int) -> dict[str, str]:
+    """Prefect's settings for the server and for every client of it."""
+    auth = auth_string(home)
+    settings = {
+        "HOME": str(home / "prefect"),
+        "API_URL": f"http://{HOST}:{port}/api",
+        "API_AUTH_STRING": auth,
+        "SERVER_API_AUTH_STRING": auth,
+        "SERVER_API_HOST": HOST,
+        "SERVER_API_PORT": str(port),
+        "SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "SERVER_API_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",
+        "SERVER_ANALYTICS_ENABLED": "false",
+        "SERVER_EPHEMERAL_ENABLED": "false",
+        "SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "LOCAL_STORAGE_PATH": str(home / "prefect" / "storage"),
+        "TASK_RUNNER_THREAD_POOL_MAX_WORKERS": str(workers),
+        "WORKER_QUERY_SECONDS": "2",
+        "CLI_PROMPT": "false",
+    }
+    return {f"PREFECT_{name}": value for name, value in settings.items()} | {
+        "DO_NOT_TRACK": "1",
+        "PYTHONUTF8": "1",
+        "SO8T_HOME": str(home),
+    }
+
+
+class Server:
+    """Start or attach to the home's server; a context manager that stops only what it started."""
+
+    def __init__(self, config: Config, log: Path) -> None:
+        self.home, self._wanted_port = config.home(), config.machine.server_port
+        self._workers, self._log = config.machine.workers, log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def state_file(self) -> Path:
+        """Who serves this home, on which port."""
+        return self.home / "prefect" / "server.json"
+
+    @property
+    def url(self) -> str:
+        """Address of the UI."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def started(self) -> bool:
+        """Whether this object started the server, and so stops it."""
+        return self._process is not None
+
+    def environment(self) -> dict[str, str]:
+        """Settings for clients of this server."""
+        return environment(self.home, self.port, self._workers)
+
+    def __enter__(self) -> "Server":
+        """Attach to a healthy server, else start one and wait for its health."""
+        auth_string(self.home)
+        with FileLock(self.home / "prefect" / "server.lock", timeout=START_TIMEOUT_S):
+            self.port = running_port(self.state_file)
+            if not self.port:
+                self._start()
+        return self
+
+    def _start(self) -> None:
+        self.port = _free_port(self._wanted_port)
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "deployments.served"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=Path(__file__).parent.parent,
+                env={**os.environ, **self.environment()},
+                start_new_session=os.name != "nt",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not healthy(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                code = self._process.poll()
+                self.stop()
+                raise ServerFailed(f"the Prefect server did not come up on {self.url} (exit code {code}); see {self._log}")
+            time.sleep(0.1)
+        created = psutil.Process(self._process.pid).create_time()
+        durable.write_json(self.state_file, {"pid": self._process.pid, "create_time": created, "port": self.port})
+        # What the `prefect` command needs: PREFECT_HOME=<home>/prefect prefect deployment run ...
+        profile = f'active = "so8t"\n\n[profiles.so8t]\nPREFECT_API_URL = "{self.url}/api"\n'
+        profile += f'PREFECT_API_AUTH_STRING = "{auth_string(self.home)}"\n'
+        durable.write_text(self.home / "prefect" / "profiles.toml", profile)
+        (self.home / "prefect" / "profiles.toml").chmod(0o600)
+
+    def alive(self) -> bool:
+        """Whether the server that this object started still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """Stop the server, if this object started it."""
+        if self._process is None:
+            return
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()  # type: ignore[union-attr]
+        try:
+            self._process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop what was started."""
+        self.stop()
+
+
+def running_port(state_file: Path) -> int:
+    """Port of the healthy server that the state file names, or 0."""
+    if not state_file.exists():
+        return 0
+    state = durable.read_json(state_file)
+    try:
+        same = abs(psutil.Process(state["pid"]).create_time() - state["create_time"]) < 1.0
+    except psutil.NoSuchProcess:
+        return 0
+    return int(state["port"]) if same and healthy(state["port"]) else 0
+
+
+def healthy(port: int) -> bool:
+    """Whether a Prefect server answers on the port."""
+    # The address is fixed to http on the loopback; proxies of the environment must not see it.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{HOST}:{port}/api/health", timeout=2) as answer:
+            return answer.read().strip() == b"true"
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _free_port(wanted: int) -> int:
+    """The wanted port, or a free one where another program has it."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            if os.name != "nt":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ServerFailed(f"no free port on {HOST}")

@@ -1,0 +1,155 @@
+"""Runs a step in a process of its own: `python -m so8t step NAME ...`.
+
+A CUDA fault, a segfault or the kernel's OOM killer then ends a child with an exit code and frees
+the GPU. Its output goes to a file, its progress to another file that this process follows, and
+its error comes back as typed JSON. It dies with its parent: the parent holds the write end of its
+standard input, and the kernel closes that however the parent ends.
+"""
+
+import _thread
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from so8t import durable, errors
+from so8t.artifacts import Artifact, Store
+from so8t.config import Config
+from so8t.errors import Interrupted, So8tError, StepFailed, UserError
+from so8t.progress import Sink, follow
+from so8t.step import Ref, plan
+
+POLL_S = 0.1
+# Time for an emergency checkpoint between the request to stop and the kill.
+STOP_GRACE_S = 30.0
+LOG_TAIL_LINES = 15
+
+
+def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: Path) -> Artifact:
+    """Make the step's artifact in a child process; the child's error is raised here as its own type."""
+    name = str(ref).replace("[", "-").replace("]", "").replace(":", "-")
+    files = {kind: logs / f"{name}.{suffix}" for kind, suffix in _FILES.items()}
+    durable.write_text(files["config"], config.model_dump_json(indent=2))
+    files["error"].unlink(missing_ok=True)
+    command = [sys.executable, "-m", "so8t", "step", ref.step, "--config", str(files["config"])]
+    command += ["--home", str(store.home), "--progress-file", str(files["progress"])]
+    command += ["--error-file", str(files["error"]), "--die-with-stdin"]
+    if ref.part:
+        command += ["--part", ref.part]
+    with files["log"].open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=Path(__file__).parent.parent,
+            env=_environment(ref, config),
+            start_new_session=os.name != "nt",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        try:
+            code = _wait(process, ref, config, files["progress"], sinks)
+        except BaseException:
+            _stop(process)
+            raise
+    if code != 0:
+        raise _error(ref, code, files)
+    planned = plan(ref, config, store)
+    found = store.find(ref.step, planned.key)
+    if found is None:
+        raise StepFailed(f"{ref} ended with exit code 0 but left no artifact {planned.key[:12]}; see {files['log']}")
+    return found
+
+
+_FILES = {"config": "config.yaml", "progress": "progress.jsonl", "error": "error.json", "log": "log"}
+
+
+def _wait(process: subprocess.Popen[bytes], ref: Ref, config: Config, progress: Path, sinks: tuple[Sink, ...]) -> int:
+    deadline = time.monotonic() + config.machine.step_timeout_s
+    offset = progress.stat().st_size if progress.exists() else 0
+    while (code := process.poll()) is None:
+        offset = follow(progress, sinks, offset)
+        if time.monotonic() > deadline:
+            raise StepFailed(f"{ref} took longer than machine.step_timeout_s = {config.machine.step_timeout_s:g} s")
+        time.sleep(POLL_S)
+    follow(progress, sinks, offset)
+    return code
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the child to save and stop; kill it after the grace."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM if os.name != "nt" else getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+    try:
+        process.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _environment(ref: Ref, config: Config) -> dict[str, str]:
+    """Mapped parts share the cores; a single step has them all."""
+    cores = os.cpu_count() or 1
+    share = max(1, cores // config.machine.workers) if ref.part else cores
+    threads = str(config.machine.threads or share)
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUTF8": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _error(ref: Ref, code: int, files: dict[str, Path]) -> So8tError:
+    """The child's own error where it could still say it, else what the exit code means."""
+    if files["error"].exists():
+        told: dict[str, Any] = durable.read_json(files["error"])
+        kind = getattr(errors, told["type"], StepFailed)
+        if issubclass(kind, UserError):
+            return kind(told["found"], told["wanted"], told["do"])
+        if issubclass(kind, Interrupted):
+            return Interrupted(told["message"], exit_code=told["exit_code"])
+        return kind(f"{ref}: {told['message']}")  # type: ignore[no-any-return]
+    tail = files["log"].read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+    return StepFailed(f"{ref} ended with {describe_exit(code)}; the end of {files['log']}:\n" + "\n".join(tail))
+
+
+def describe_exit(code: int) -> str:
+    """An exit code in words."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (the kernel's OOM killer?)" if name == "SIGKILL" else ""
+        return f"signal {name}{hint}"
+    return f"exit code {code}"
+
+
+def write_error(path: Path, error: BaseException) -> None:
+    """What the child leaves for its parent."""
+    told: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    if isinstance(error, UserError):
+        told |= {"found": error.found, "wanted": error.wanted, "do": error.do}
+    if isinstance(error, So8tError):
+        told |= {"exit_code": error.exit_code}
+    durable.write_json(path, told)
+
+
+def die_with_stdin() -> None:
+    """Stop this process when its parent is gone: SIGTERM first, so that it may save, then for good."""
+
+    def watch() -> None:
+        # os.read on the descriptor: a buffered reader would hold a lock that hangs the interpreter's exit.
+        while os.read(0, 1024):
+            pass
+        _thread.interrupt_main(signal.SIGTERM)
+        time.sleep(STOP_GRACE_S)
+        os._exit(143)
+
+    threading.Thread(target=watch, name="die-with-stdin", daemon=True).start()

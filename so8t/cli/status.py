@@ -1,0 +1,64 @@
+"""`so8t status`: what is done, running, damaged or missing; reads only."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from so8t.cli import add_config_arguments
+
+if TYPE_CHECKING:
+    from so8t.artifacts import Store
+    from so8t.config import Config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    add_config_arguments(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print one line a step and part."""
+    from so8t.artifacts import Store
+    from so8t.config import load_config
+
+    config = load_config(options.config, options.overrides, options.home)
+    store = Store(config.home())
+    rows = survey(config, store)
+    if options.json:
+        sys.stdout.write(json.dumps({"home": str(store.home), "steps": rows}, ensure_ascii=False) + "\n")
+        return 0
+    sys.stdout.write(f"home {store.home}\n")
+    for name, row in rows.items():
+        detail = f"content {row['content'][:12]}  {row['seconds']:.1f} s" if row["state"] == "done" else row["detail"]
+        sys.stdout.write(f"  {name:<28} {row['state']:<8} {detail}\n")
+    damaged = sorted(path.name for path in store.root.glob("*/*.damaged-*"))
+    if damaged:
+        sys.stdout.write(f"  set aside as damaged: {', '.join(damaged)}\n")
+    return 0
+
+
+def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
+    """State of every step and part: done, partial, ready or waiting."""
+    from so8t.step import NotReady, Ref, plan, steps
+
+    rows: dict[str, dict[str, Any]] = {}
+    for step in steps().values():
+        for part in step.parts(config) if step.parts else [""]:
+            ref = Ref(step.name, part)
+            try:
+                planned = plan(ref, config, store, read_only=True)
+            except NotReady as error:
+                rows[str(ref)] = {"state": "waiting", "detail": f"for {error.missing}"}
+                continue
+            found = store.peek(step.name, planned.key)
+            row: dict[str, Any] = {"key": planned.key}
+            if found is not None:
+                row |= {"state": "done", "content": found.content, "seconds": found.seconds, "facts": found.manifest.facts}
+            elif (store.root / step.name / f"{planned.key}.partial").exists():
+                row |= {"state": "partial", "detail": "begun; the next run goes on from there"}
+            else:
+                row |= {"state": "ready", "detail": "not begun"}
+            rows[str(ref)] = row
+    return rows

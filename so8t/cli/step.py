@@ -1,0 +1,46 @@
+"""`so8t step NAME`: one step, in this process."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from so8t.cli import add_config_arguments, raise_on_signals
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("name", help="collect, preprocess, train, bake, benchmark, upload, cleanup, or a part of one")
+    parser.add_argument("--part", default="", help="which part, for steps that have parts (collect.source, ...)")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument("--progress-file", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--error-file", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--die-with-stdin", action="store_true", help=argparse.SUPPRESS)
+    add_config_arguments(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Make the step's artifact, or say that it is there."""
+    from so8t import child
+    from so8t.artifacts import Store
+    from so8t.config import load_config
+    from so8t.progress import JsonLines, PlainLines, Sink
+    from so8t.step import Ref, execute
+
+    raise_on_signals()
+    if options.die_with_stdin:
+        child.die_with_stdin()
+    try:
+        config = load_config(options.config, options.overrides, options.home)
+        sink: Sink = JsonLines(options.progress_file) if options.progress_file else PlainLines()
+        artifact = execute(Ref(options.name, options.part), config, Store(config.home()), (sink,))
+    except BaseException as error:
+        if options.error_file:
+            child.write_error(options.error_file, error)
+        raise
+    manifest = artifact.manifest
+    if options.json:
+        sys.stdout.write(json.dumps(manifest.model_dump(mode="json", exclude={"packages"}), ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(f"{options.name}: content {manifest.content[:12]}  {artifact.path}\n")
+    return 0

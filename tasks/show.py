@@ -1,0 +1,61 @@
+"""What a step shows in the Prefect UI: a progress bar while it works, a table of facts when it is done."""
+
+import re
+import time
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from so8t.artifacts import Artifact
+from so8t.progress import Metric
+from so8t.step import Ref
+
+# An update costs 15 ms and 3.5 KB in the server's database.
+INTERVAL_MIN_S = 5.0
+MARKDOWN_BYTES_MAX = 400_000
+
+
+def artifact_key(ref: str) -> str:
+    """Prefect's keys hold a-z, 0-9 and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", ref.lower()).strip("-")
+
+
+class PrefectProgress:
+    """Keeps one progress artifact up to date; created with the first report."""
+
+    def __init__(self, ref: str, interval_s: float) -> None:
+        self._key = artifact_key(ref)
+        self._interval_s = max(interval_s, INTERVAL_MIN_S)
+        self._id: UUID | None = None
+        self._shown_at = 0.0
+
+    def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
+        """Show a report where the interval has passed or the work is done."""
+        now = time.monotonic()
+        if now - self._shown_at < self._interval_s and not (total and done >= total):
+            return
+        self._shown_at = now
+        percent = min(100.0, 100.0 * done / total) if total else 0.0
+        numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items())
+        text = f"{message} {numbers}".strip()
+        if self._id is None:
+            created = create_progress_artifact(progress=percent, key=f"{self._key}-progress", description=text)
+            self._id = created if isinstance(created, UUID) else None
+        else:
+            update_progress_artifact(self._id, progress=percent, description=text)
+
+
+def show_facts(ref: Ref, artifact: Artifact) -> None:
+    """A table of the step's facts, and its Markdown reports."""
+    rows = [{"fact": name, "value": _cell(value)} for name, value in artifact.manifest.facts.items()]
+    rows.append({"fact": "content", "value": artifact.content})
+    create_table_artifact(table=rows, key=f"{artifact_key(str(ref))}-facts", description=f"{ref} {artifact.manifest.key[:12]}")
+    for entry in artifact.manifest.files:
+        if entry.path.endswith(".md") and "/" not in entry.path and entry.size_bytes < MARKDOWN_BYTES_MAX:
+            text = (artifact.path / entry.path).read_text(encoding="utf-8")
+            create_markdown_artifact(markdown=text, key=artifact_key(f"{ref}-{entry.path.removesuffix('.md')}"))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

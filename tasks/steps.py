@@ -1,0 +1,132 @@
+"""One Prefect task for every step and part.
+
+Prefect's cache is a view of the disk: a task's cache key holds the step's key, and the cache is
+only asked while the store holds that artifact whole (otherwise the task runs and rewrites the
+entry). The persisted result is a small reference, never the data.
+"""
+
+import os
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.context import TaskRunContext
+from prefect.futures import PrefectFuture
+from prefect.states import State
+
+from so8t import child
+from so8t.artifacts import Store
+from so8t.config import Config
+from so8t.errors import GateFailed, UserError
+from so8t.progress import PlainLines, Sink
+from so8t.step import Ref, execute, lookup, plan
+from tasks.show import PrefectProgress, show_facts
+
+LOGS_VARIABLE = "SO8T_LOGS"
+Reference = dict[str, Any]
+
+# Sinks of the process that shows this run on its terminal; a worker's flow run has none.
+terminal: list[Sink] = []
+
+
+@cache
+def logs_of(home: Path) -> Path:
+    """This process's folder `logs/attempt_<n>/`; `so8t run` names it, a worker's run makes its own."""
+    named = os.environ.get(LOGS_VARIABLE)
+    if named:
+        return Path(named)
+    number = 1
+    while True:
+        folder = home / "logs" / f"attempt_{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    return f"{parameters['step']}-{parameters['key']}"
+
+
+def _worth_retrying(task_: Any, task_run: Any, state: State) -> bool:
+    """What the user must mend, and a gate that measured the same bytes, fail the same way again."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, UserError | GateFailed)
+
+
+@task(
+    cache_key_fn=_cache_key,
+    persist_result=True,
+    result_serializer="json",
+    retry_condition_fn=_worth_retrying,
+    task_run_name="{step}-{part}",
+)
+def run_step(step: str, part: str, key: str, config: Config) -> Reference:
+    """Make the artifact (in a child process where the step asks for one) and refer to it."""
+    ref, store = Ref(step, part), Store(config.home())
+    logger = get_run_logger()
+    sinks: tuple[Sink, ...] = (
+        PlainLines(logger.info, config.machine.progress_interval_s * 2),
+        PrefectProgress(str(ref), config.machine.progress_interval_s),
+        *terminal,
+    )
+    if lookup(ref, config).child:
+        artifact = child.run(ref, config, store, sinks, logs_of(store.home))
+    else:
+        artifact = execute(ref, config, store, sinks)
+    show_facts(ref, artifact)
+    return {
+        "step": step,
+        "part": part,
+        "key": artifact.manifest.key,
+        "content": artifact.content,
+        "seconds": artifact.seconds,
+        "cached": False,
+    }
+
+
+def submit(ref: Ref, config: Config) -> PrefectFuture[Reference]:
+    """Start a step whose inputs are finished; it is Cached only where the disk holds it whole."""
+    store = Store(config.home())
+    planned = plan(ref, config, store)
+    whole = store.find(ref.step, planned.key) is not None
+    name = f"{ref.step}-{ref.part}".rstrip("-")
+    tuned = run_step.with_options(
+        name=ref.step,
+        task_run_name=name,
+        refresh_cache=not whole,
+        retries=config.machine.step_retries,
+        retry_delay_seconds=config.machine.step_retry_delay_s,
+        retry_jitter_factor=0.5,
+    )
+    return tuned.submit(step=ref.step, part=ref.part, key=planned.key, config=config)
+
+
+def submit_parts(step: str, config: Config) -> list[PrefectFuture[Reference]]:
+    """Start every part of a step, each a task run of its own."""
+    declared = lookup_parts(step, config)
+    return [submit(Ref(step, part), config) for part in declared]
+
+
+def lookup_parts(step: str, config: Config) -> list[str]:
+    """The parts that this config asks for."""
+    from so8t.step import steps
+
+    parts = steps()[step].parts
+    return parts(config) if parts else [""]
+
+
+def gather(futures: Iterable[PrefectFuture[Reference]]) -> list[Reference]:
+    """Wait for all, so that none is left behind, then raise the first failure or give the references."""
+    futures = list(futures)
+    for future in futures:
+        future.wait()
+    references = []
+    for future in futures:
+        reference = future.result()
+        references.append({**reference, "cached": future.state.name == "Cached"})
+    return references
