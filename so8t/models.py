@@ -1,0 +1,236 @@
+"""The base model and its tokenizer: read a Hub-shaped folder, write the thinking tokenizer, make prompts.
+
+A tokenizer folder always has the base's `config.json` in it: AutoTokenizer picks another class, and
+other ids, without it. Nothing here runs code that comes with a model.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from so8t import durable
+from so8t.errors import InputError
+from so8t.thinking import ADDED_TOKENS, IMAGE_TOKEN
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Phi3ForCausalLM, PreTrainedTokenizerBase
+
+ARCHITECTURE = "Phi3ForCausalLM"
+END_TOKEN = "<|end|>"  # noqa: S105
+# llama.cpp ends a reply at these, whatever generation_config says; so must whoever is compared with it.
+END_TOKENS = ("</s>", "<|endoftext|>", END_TOKEN)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+COPIED_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def check_base(folder: Path) -> dict[str, Any]:
+    """The folder's config; InputError unless it is a whole stock Phi-3 in safetensors with a tokenizer."""
+    config = _read(folder / "config.json", "a folder laid out like a Hub repository of a Phi-3 model")
+    found = config.get("architectures")
+    if found != [ARCHITECTURE]:
+        raise InputError(
+            f"{folder} holds {found}", f"[{ARCHITECTURE!r}]", "choose a Phi-3 or Phi-3.5 mini model as the base"
+        )
+    for name in TOKENIZER_FILES:
+        _read(folder / name, "the base's fast tokenizer beside its weights")
+    if not (folder / "chat_template.jinja").is_file() and "chat_template" not in _read(
+        folder / "tokenizer_config.json", ""
+    ):
+        raise InputError(
+            f"{folder} has no chat template", "chat_template.jinja, or chat_template in tokenizer_config.json"
+        )
+    weight_files(folder)
+    spare_rows(folder)
+    return config
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors files in the order of their names; InputError where one is missing."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(_read(index, "a safetensors index")["weight_map"].values()))
+    else:
+        names = ["model.safetensors"]
+    absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if absent:
+        pickles = sorted(path.name for path in folder.glob("*.bin"))
+        found = f"{folder} lacks {', '.join(absent)}" + (
+            f" and holds {', '.join(pickles)}, which are pickles" if pickles else ""
+        )
+        raise InputError(
+            found, "weights as safetensors", "convert pickled weights to safetensors, or fetch the missing shards"
+        )
+    return [folder / name for name in names]
+
+
+def _read(path: Path, wanted: str) -> dict[str, Any]:
+    try:
+        value = durable.read_json(path)
+    except FileNotFoundError:
+        raise InputError(f"no file {path}", wanted) from None
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not JSON: {error}", wanted, "a Git-LFS pointer or a torn download looks like this"
+        ) from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds {type(value).__name__}", "a JSON object")
+    return value
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder that also has the base's config.json; InputError names a missing file."""
+    for name in ("config.json", *TOKENIZER_FILES):
+        _read(folder / name, "a tokenizer folder with the base's config.json in it")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+def load_base(
+    folder: Path, dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32", device: str = "cpu"
+) -> "Phi3ForCausalLM":
+    """The base in evaluation mode with eager attention, from safetensors only; InputError for another architecture."""
+    check_base(folder)
+    import torch
+    from transformers import Phi3ForCausalLM
+
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r}", "one of " + ", ".join(DTYPES))
+    model = Phi3ForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype),
+        attn_implementation="eager",
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    return model.to(device).eval()
+
+
+def spare_rows(folder: Path) -> range:
+    """The vocabulary rows above the highest id in use; InputError if the added tokens do not fit in."""
+    vocab_size = int(_read(folder / "config.json", "a Phi-3 config")["vocab_size"])
+    tokenizer = _read(folder / "tokenizer.json", "a fast tokenizer")
+    added = {entry["content"]: int(entry["id"]) for entry in tokenizer["added_tokens"]}
+    first = max([*tokenizer["model"]["vocab"].values(), *added.values()]) + 1
+    needed = sum(token not in added for token in ADDED_TOKENS)
+    if vocab_size - first < needed:
+        raise InputError(
+            f"{folder} has {max(vocab_size - first, 0)} spare vocabulary rows",
+            f"at least {needed}, so that no shape changes",
+            "choose a base whose vocab_size is above its highest token id",
+        )
+    return range(first, vocab_size)
+
+
+def write_thinking_tokenizer(base_folder: Path, out_folder: Path) -> dict[str, int]:
+    """Write the base's tokenizer with the added tokens in its first spare rows; give {token: id}.
+
+    The JSON files are edited, the others are copied byte for byte: save_pretrained drops
+    tokenizer.model and add_bos_token.
+    """
+    tokenizer = _read(base_folder / "tokenizer.json", "a fast tokenizer")
+    settings = _read(base_folder / "tokenizer_config.json", "a fast tokenizer")
+    known = {entry["content"]: entry for entry in tokenizer["added_tokens"]}
+    spare = iter(spare_rows(base_folder))
+    ids: dict[str, int] = {}
+    for token in ADDED_TOKENS:
+        if token in known:
+            _demand_flags(base_folder, known[token])
+            ids[token] = int(known[token]["id"])
+            continue
+        if token in tokenizer["model"]["vocab"]:
+            raise InputError(
+                f"{token} is an ordinary piece of {base_folder}'s vocabulary", "an added token or no token at all"
+            )
+        ids[token] = next(spare)
+        tokenizer["added_tokens"].append({"id": ids[token], "content": token, **_FLAGS})
+        settings.setdefault("added_tokens_decoder", {})[str(ids[token])] = {"content": token, **_FLAGS}
+    for name in COPIED_FILES:
+        if (base_folder / name).is_file():
+            durable.write_bytes(out_folder / name, (base_folder / name).read_bytes())
+    if (base_folder / "added_tokens.json").is_file():
+        _write_unsorted(
+            out_folder / "added_tokens.json", {**_read(base_folder / "added_tokens.json", "a JSON object"), **ids}
+        )
+    _write_unsorted(out_folder / "tokenizer.json", tokenizer)
+    _write_unsorted(out_folder / "tokenizer_config.json", settings)
+    return ids
+
+
+# llama.cpp strips whitespace to the right of every added token of a model named phi-3: rstrip does the same here.
+# Not special: decoding would delete them. Not normalized: the tokenizer's prefix space would split the closers.
+_FLAGS = {"single_word": False, "lstrip": False, "rstrip": True, "normalized": False, "special": False}
+
+
+def _demand_flags(folder: Path, entry: dict[str, Any]) -> None:
+    found = {name: entry.get(name) for name in _FLAGS}
+    if found != _FLAGS:
+        raise InputError(
+            f"{folder} has {entry['content']} with {found}",
+            f"{_FLAGS}",
+            "choose the model that this base was made from",
+        )
+
+
+def _write_unsorted(path: Path, value: object) -> None:
+    """Merges and vocabulary keep their order."""
+    import json
+
+    durable.write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def chat_text(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str:
+    """One user turn in the chat template, up to where the assistant's reply starts."""
+    messages = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, image_tokens: int = 0) -> list[int]:
+    """Ids up to where the reply starts. With an image the user turn is `<image>`, a line feed, the prompt.
+
+    Text before and after the marker is tokenised separately, as llama.cpp's mtmd does; the marker
+    becomes `image_tokens` copies of its id, whose embeddings the tower's output replaces.
+    """
+    if image_tokens == 0:
+        return reply_ids(tokenizer, chat_text(tokenizer, prompt))
+    before, after = chat_text(tokenizer, f"{IMAGE_TOKEN}\n{prompt}").split(IMAGE_TOKEN, 1)
+    image_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+    return [*reply_ids(tokenizer, before), *[image_id] * image_tokens, *reply_ids(tokenizer, after)]
+
+
+def reply_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Ids of exactly this text, tags included; nothing is added at either end."""
+    return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def stop_ids(folder: Path) -> list[int]:
+    """Ids that end a reply: generation_config's and llama.cpp's own, sorted; InputError if there is none."""
+    tokenizer = _read(folder / "tokenizer.json", "a fast tokenizer")
+    known = {**tokenizer["model"]["vocab"], **{entry["content"]: entry["id"] for entry in tokenizer["added_tokens"]}}
+    ids = {int(known[token]) for token in END_TOKENS if token in known}
+    if (folder / "generation_config.json").is_file():
+        eos = _read(folder / "generation_config.json", "a JSON object").get("eos_token_id")
+        ids.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
+    if not ids:
+        raise InputError(f"{folder} names no token that ends a reply", "one of " + ", ".join(END_TOKENS))
+    return sorted(ids)
+
+
+def pick_device(setting: Literal["auto", "cpu", "cuda"]) -> "torch.device":
+    """The machine section's device; auto takes CUDA where torch finds it."""
+    import torch
+
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "machine.device is cuda, but torch finds no CUDA device",
+            "a CUDA device or a CUDA build of torch",
+            "set machine.device to auto or cpu",
+        )
+    return torch.device("cuda" if setting != "cpu" and torch.cuda.is_available() else "cpu")
