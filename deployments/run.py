@@ -11,10 +11,14 @@ from typing import Any
 
 from so8t.cli import add_config_arguments, raise_on_signals
 
+FLUSH_TIMEOUT_S = 10
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--json", action="store_true", help="last line: one JSON object with state, steps and artifacts")
+    parser.add_argument(
+        "--json", action="store_true", help="last line: one JSON object with state, steps and artifacts"
+    )
     add_config_arguments(parser)
 
 
@@ -68,8 +72,20 @@ def _run_flow(config: Any, sink: Any) -> list[dict[str, Any]]:
             if "Console" in type(handler).__name__:
                 handler.setLevel(logging.ERROR)
     tasks.steps.terminal[:] = [sink]
-    made: list[dict[str, Any]] = so8t_pipeline(config)
+    try:
+        made: list[dict[str, Any]] = so8t_pipeline(config)
+    finally:
+        _flush()
     return made
+
+
+def _flush() -> None:
+    """Task states and log lines are sent in the background: send them before the server may stop."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    APILogHandler().flush()
+    EventsWorker.drain_all(timeout=FLUSH_TIMEOUT_S)
 
 
 def summarise(config: Any, made: list[dict[str, Any]]) -> dict[str, Any]:

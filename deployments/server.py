@@ -127,7 +127,9 @@ class Server:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 code = self._process.poll()
                 self.stop()
-                raise ServerFailed(f"the Prefect server did not come up on {self.url} (exit code {code}); see {self._log}")
+                raise ServerFailed(
+                    f"the Prefect server did not come up on {self.url} (exit code {code}); see {self._log}"
+                )
             time.sleep(0.1)
         created = psutil.Process(self._process.pid).create_time()
         durable.write_json(self.state_file, {"pid": self._process.pid, "create_time": created, "port": self.port})
@@ -154,7 +156,9 @@ class Server:
             self._process.wait()
         self._process = None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop what was started."""
         self.stop()
 

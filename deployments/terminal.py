@@ -49,12 +49,16 @@ class _Bars:
 
     def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
         """One bar a step."""
-        numbers = " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in metrics.items())
+        numbers = " ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in metrics.items()
+        )
         if step not in self._tasks:
             self._tasks[step] = int(self.progress.add_task(message, step=step, total=total))
         from rich.progress import TaskID
 
-        self.progress.update(TaskID(self._tasks[step]), completed=done, total=total, description=f"{message} {numbers}".strip())
+        self.progress.update(
+            TaskID(self._tasks[step]), completed=done, total=total, description=f"{message} {numbers}".strip()
+        )
 
 
 @contextmanager

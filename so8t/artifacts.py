@@ -86,7 +86,9 @@ class Artifact:
         """How long the run that made it took."""
         from datetime import datetime
 
-        started, finished = (datetime.fromisoformat(text) for text in (self.manifest.started_at, self.manifest.finished_at))
+        started, finished = (
+            datetime.fromisoformat(text) for text in (self.manifest.started_at, self.manifest.finished_at)
+        )
         return (finished - started).total_seconds()
 
 
@@ -237,7 +239,9 @@ def check_sizes(folder: Path) -> list[Problem]:
         if not path.is_file():
             problems.append(Problem(folder, entry.path, "missing"))
         elif path.stat().st_size != entry.size_bytes:
-            problems.append(Problem(folder, entry.path, f"{path.stat().st_size} bytes, the manifest says {entry.size_bytes}"))
+            problems.append(
+                Problem(folder, entry.path, f"{path.stat().st_size} bytes, the manifest says {entry.size_bytes}")
+            )
     return problems
 
 
@@ -250,7 +254,9 @@ def check_hashes(folder: Path) -> list[Problem]:
     for entry in manifest.files:
         found = hash_file(folder / entry.path)
         if found != entry.sha256:
-            problems.append(Problem(folder, entry.path, f"sha256 {found[:12]}.., the manifest says {entry.sha256[:12]}.."))
+            problems.append(
+                Problem(folder, entry.path, f"sha256 {found[:12]}.., the manifest says {entry.sha256[:12]}..")
+            )
     known = {entry.path for entry in manifest.files} | {MANIFEST}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -29,6 +29,9 @@ POLL_S = 0.1
 STOP_GRACE_S = 30.0
 LOG_TAIL_LINES = 15
 
+# Set by the signal handler: children run in threads, which an exception in the main thread does not reach.
+stopping = threading.Event()
+
 
 def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: Path) -> Artifact:
     """Make the step's artifact in a child process; the child's error is raised here as its own type."""
@@ -74,6 +77,8 @@ def _wait(process: subprocess.Popen[bytes], ref: Ref, config: Config, progress: 
     offset = progress.stat().st_size if progress.exists() else 0
     while (code := process.poll()) is None:
         offset = follow(progress, sinks, offset)
+        if stopping.is_set():
+            raise Interrupted(f"{ref} was stopped; the same command goes on from here")
         if time.monotonic() > deadline:
             raise StepFailed(f"{ref} took longer than machine.step_timeout_s = {config.machine.step_timeout_s:g} s")
         time.sleep(POLL_S)
@@ -117,7 +122,7 @@ def _error(ref: Ref, code: int, files: dict[str, Path]) -> So8tError:
             return kind(told["found"], told["wanted"], told["do"])
         if issubclass(kind, Interrupted):
             return Interrupted(told["message"], exit_code=told["exit_code"])
-        return kind(f"{ref}: {told['message']}")  # type: ignore[no-any-return]
+        return kind(f"{ref}: {told['message']}")
     tail = files["log"].read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
     return StepFailed(f"{ref} ended with {describe_exit(code)}; the end of {files['log']}:\n" + "\n".join(tail))
 

@@ -137,8 +137,15 @@ def _fields_at(model: Any, loc: tuple[int | str, ...]) -> list[str]:
     """Field names of the section at `loc`; union tags and list indices are stepped over."""
     models = _models(model)
     for part in loc:
-        inner = [m for model in models if part in model.model_fields for m in _models(model.model_fields[str(part)].annotation)]
-        tagged = [m for m in models if part in {getattr(f.default, "value", f.default) for f in m.model_fields.values()}]
+        inner = [
+            m
+            for model in models
+            if part in model.model_fields
+            for m in _models(model.model_fields[str(part)].annotation)
+        ]
+        tagged = [
+            m for m in models if part in {getattr(f.default, "value", f.default) for f in m.model_fields.values()}
+        ]
         models = inner or tagged or models
     return sorted({name for model in models for name in model.model_fields})
 

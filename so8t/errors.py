@@ -1,14 +1,14 @@
 """The errors that this project raises, and the exit code that each one means.
 
-    So8tError                  1  something failed; nothing committed is lost
-    +-- UserError              2  bad usage, config or input: the user can mend it
-    |   +-- ConfigError           a config file or an override
-    |   +-- InputError            a file or artifact that a step was given
-    |   +-- ResourceError         no room, no right to write, not enough memory
-    +-- StepFailed             1  a step ended without an artifact
-    |   +-- GateFailed            a step measured its own output and refuses it
-    +-- DamagedArtifact        1  bytes on disk are not the bytes that were written
-    +-- Interrupted          130  a signal asked us to stop; the state was saved first
+So8tError                  1  something failed; nothing committed is lost
++-- UserError              2  bad usage, config or input: the user can mend it
+|   +-- ConfigError           a config file or an override
+|   +-- InputError            a file or artifact that a step was given
+|   +-- ResourceError         no room, no right to write, not enough memory
++-- StepFailed             1  a step ended without an artifact
+|   +-- GateFailed            a step measured its own output and refuses it
++-- DamagedArtifact        1  bytes on disk are not the bytes that were written
++-- Interrupted          130  a signal asked us to stop; the state was saved first
 """
 
 

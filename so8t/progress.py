@@ -71,7 +71,9 @@ class PlainLines:
             return
         self._last[step] = (now, message)
         amount = f"{done:g}/{total:g}" if total else f"{done:g}"
-        numbers = " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in metrics.items())
+        numbers = " ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in metrics.items()
+        )
         self._write(f"{step:<24} {amount:>12}  {message}  {numbers}".rstrip())
 
 

@@ -76,7 +76,9 @@ def lookup(ref: Ref, config: Config) -> Step:
     step = known[ref.step]
     parts = step.parts(config) if step.parts else [""]
     if ref.part not in parts:
-        raise InputError(f"{ref.step} has no part {ref.part!r}", f"--part one of: {', '.join(parts)}" if step.parts else "no --part")
+        raise InputError(
+            f"{ref.step} has no part {ref.part!r}", f"--part one of: {', '.join(parts)}" if step.parts else "no --part"
+        )
     return step
 
 
@@ -126,14 +128,12 @@ def _plan(ref: Ref, config: Config, find: Callable[[str, str], Artifact | None],
 
 def compute_key(step: Step, section: Section, inputs: Inputs) -> str:
     """The key: inputs count by content, not by their own keys."""
-    return hash_json(
-        {
-            "step": step.name,
-            "version": step.version,
-            "config": section.model_dump(mode="json"),
-            "inputs": {role: artifact.content for role, artifact in inputs.items()},
-        }
-    )
+    return hash_json({
+        "step": step.name,
+        "version": step.version,
+        "config": section.model_dump(mode="json"),
+        "inputs": {role: artifact.content for role, artifact in inputs.items()},
+    })
 
 
 def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()) -> Artifact:
@@ -201,4 +201,10 @@ def _packages() -> dict[str, str]:
 
 
 def _machine() -> dict[str, Any]:
-    return {"python": platform.python_version(), "platform": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count(), "byteorder": sys.byteorder}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "byteorder": sys.byteorder,
+    }

@@ -1,7 +1,7 @@
 """The thinking format: four tagged parts, of which only `<final>` ever leaves.
 
-    <think-task>..</think-task><think-safety><|allow|>..</think-safety>
-    <think-policy>..</think-policy><final>..</final>
+<think-task>..</think-task><think-safety><|allow|>..</think-safety>
+<think-policy>..</think-policy><final>..</final>
 """
 
 import re

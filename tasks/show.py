@@ -5,7 +5,12 @@ import time
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 from so8t.artifacts import Artifact
 from so8t.progress import Metric
@@ -37,7 +42,9 @@ class PrefectProgress:
             return
         self._shown_at = now
         percent = min(100.0, 100.0 * done / total) if total else 0.0
-        numbers = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items())
+        numbers = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
+        )
         text = f"{message} {numbers}".strip()
         if self._id is None:
             created = create_progress_artifact(progress=percent, key=f"{self._key}-progress", description=text)
@@ -50,7 +57,9 @@ def show_facts(ref: Ref, artifact: Artifact) -> None:
     """A table of the step's facts, and its Markdown reports."""
     rows = [{"fact": name, "value": _cell(value)} for name, value in artifact.manifest.facts.items()]
     rows.append({"fact": "content", "value": artifact.content})
-    create_table_artifact(table=rows, key=f"{artifact_key(str(ref))}-facts", description=f"{ref} {artifact.manifest.key[:12]}")
+    create_table_artifact(
+        table=rows, key=f"{artifact_key(str(ref))}-facts", description=f"{ref} {artifact.manifest.key[:12]}"
+    )
     for entry in artifact.manifest.files:
         if entry.path.endswith(".md") and "/" not in entry.path and entry.size_bytes < MARKDOWN_BYTES_MAX:
             text = (artifact.path / entry.path).read_text(encoding="utf-8")

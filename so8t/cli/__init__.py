@@ -79,17 +79,26 @@ def _version() -> str:
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that most commands share."""
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: configs/demo.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="override one key")
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: configs/demo.yaml"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="override one key"
+    )
     parser.add_argument("--home", type=Path, metavar="DIR", help="default: $SO8T_HOME, else ~/.so8t")
 
 
 def raise_on_signals() -> None:
-    """Turn SIGTERM and SIGBREAK into an exception, so that files are closed and children stopped."""
+    """Turn SIGINT, SIGTERM and SIGBREAK into an exception, so that files are closed and children stopped."""
+    from so8t import child
 
     def stop(number: int, frame: object) -> NoReturn:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; the same command goes on from here", exit_code=128 + number)
+        child.stopping.set()
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name}; the same command goes on from here", exit_code=128 + number
+        )
 
+    signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     if hasattr(signal, "SIGBREAK"):
         signal.signal(signal.SIGBREAK, stop)

@@ -10,7 +10,11 @@ from so8t.cli import add_config_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("action", choices=("show", "schema", "check"), help="show: with all defaults; schema: JSON Schema; check: validate FILE")
+    parser.add_argument(
+        "action",
+        choices=("show", "schema", "check"),
+        help="show: with all defaults; schema: JSON Schema; check: validate FILE",
+    )
     parser.add_argument("file", nargs="?", type=Path, help="the config to check or show")
     add_config_arguments(parser)
 

@@ -55,7 +55,12 @@ def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
             found = store.peek(step.name, planned.key)
             row: dict[str, Any] = {"key": planned.key}
             if found is not None:
-                row |= {"state": "done", "content": found.content, "seconds": found.seconds, "facts": found.manifest.facts}
+                row |= {
+                    "state": "done",
+                    "content": found.content,
+                    "seconds": found.seconds,
+                    "facts": found.manifest.facts,
+                }
             elif (store.root / step.name / f"{planned.key}.partial").exists():
                 row |= {"state": "partial", "detail": "begun; the next run goes on from there"}
             else:

@@ -23,7 +23,11 @@ def main(options: argparse.Namespace) -> int:
     store = Store(load_config(options.config, options.overrides, options.home).home())
     folders = [folder for folder in store.folders() if _matches(folder, options.artifact)]
     if options.artifact and not folders:
-        raise InputError(f"no artifact {options.artifact!r} under {store.root}", "a step's name, a key or a folder", "see `so8t status`")
+        raise InputError(
+            f"no artifact {options.artifact!r} under {store.root}",
+            "a step's name, a key or a folder",
+            "see `so8t status`",
+        )
     damaged = 0
     for folder in folders:
         problems = check_hashes(folder)

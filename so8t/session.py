@@ -1,0 +1,112 @@
+"""Who is running what: `$SO8T_HOME/sessions/<id>/session.json`.
+
+A session belongs to one step and key, so its id is a function of the key: a process that comes back
+after a power cut finds its own session without being told.
+"""
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from so8t import durable
+
+Status = Literal["running", "interrupted", "completed", "failed"]
+SESSION = "session.json"
+
+
+class Heartbeat(BaseModel):
+    """A sign of life; a pid means something only together with the boot that it was given in."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    pid: int = 0
+    boot_id: str = ""
+    time: str = ""
+
+
+class Session(BaseModel):
+    """One long-running piece of work. Old or foreign files load: absent fields take these values."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    session_id: str
+    kind: str = "train"
+    status: Status = "interrupted"
+    completed: bool = False
+    start_time: str = ""
+    end_time: str = ""
+    last_progress_time: str = ""
+    phase: str = ""
+    current_epoch: int = 0
+    current_step: int = 0
+    total_steps: int = 0
+    best_loss: float | None = None
+    checkpoints: list[str] = []
+    last_checkpoint_time: str = ""
+    heartbeat: Heartbeat = Heartbeat()
+    attempts: int = 0
+    problems: list[str] = []
+
+
+class SessionFile:
+    """A session on disk; every change is durable at once."""
+
+    def __init__(self, folder: Path, session: Session) -> None:
+        self.folder, self.session = folder, session
+
+    @classmethod
+    def open(cls, home: Path, session_id: str, kind: str) -> "SessionFile":
+        """Take up the session with this id, or begin it."""
+        folder = home / "sessions" / session_id
+        found = read(folder)
+        session = found or Session(session_id=session_id, kind=kind, start_time=now())
+        file = cls(folder, session)
+        file.update(status="running", attempts=session.attempts + 1, end_time="")
+        return file
+
+    def update(self, **changes: Any) -> None:
+        """Change fields, renew the heartbeat, write."""
+        beat = Heartbeat(pid=os.getpid(), boot_id=boot_id(), time=now())
+        self.session = self.session.model_copy(update={**changes, "heartbeat": beat})
+        durable.write_json(self.folder / SESSION, self.session.model_dump(mode="json"))
+
+    def end(self, status: Status) -> None:
+        """Say how this attempt ended."""
+        self.update(status=status, completed=status == "completed", end_time=now())
+
+
+def read(folder: Path) -> Session | None:
+    """The session of a folder; None where there is none that can be read."""
+    try:
+        return Session.model_validate(durable.read_json(folder / SESSION))
+    except (FileNotFoundError, ValueError, ValidationError):
+        return None
+
+
+def sessions(home: Path) -> list[Session]:
+    """Every readable session, the one with the newest progress first."""
+    found = [session for folder in sorted((home / "sessions").glob("*")) if (session := read(folder)) is not None]
+    return sorted(found, key=lambda session: session.last_progress_time or session.start_time, reverse=True)
+
+
+def is_alive(session: Session) -> bool:
+    """Whether the process of the last heartbeat still exists, in this very boot."""
+    beat = session.heartbeat
+    return session.status == "running" and beat.boot_id == boot_id() and beat.pid > 0 and psutil.pid_exists(beat.pid)
+
+
+def boot_id() -> str:
+    """A name for the time since the last boot: the kernel's own on Linux, else the boot time to ten seconds."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        # psutil derives it from the clock, which may be set; a pid of another boot is refused either way.
+        return f"boot-{round(psutil.boot_time(), -1):.0f}"
+
+
+def now() -> str:
+    """UTC time in ISO 8601."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

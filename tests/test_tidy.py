@@ -1,0 +1,144 @@
+"""Style as a test: sizes, names, encodings, durable writes, config keys, documented commands."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from deployments.command import COMMANDS
+from so8t.config import Config, _models
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = [p for d in ("so8t", "flows", "tasks", "deployments") for p in sorted((ROOT / d).rglob("*.py"))]
+FUNCTION_LINES_MAX = 70
+FILE_LINES_MAX = 450
+BANNED_NAMES = {"utils.py", "common.py", "helpers.py", "misc.py", "base.py"}
+# Files that write by themselves: append-only logs, locks, and the one module that does it durably.
+WRITERS = {"so8t/durable.py"}
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_files_and_functions_stay_small():
+    too_long = []
+    for path in CODE:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > FILE_LINES_MAX:
+            too_long.append(f"{path.relative_to(ROOT)}: {lines} lines")
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > FUNCTION_LINES_MAX:
+                    too_long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {length} lines")
+    assert not too_long, "\n".join(too_long)
+
+
+def test_no_junk_drawers():
+    assert [str(p) for p in CODE if p.name in BANNED_NAMES or p.stem.endswith(("_v2", "_new", "_old"))] == []
+
+
+def test_nothing_in_flows_hides_a_package():
+    names = {p.stem for p in (ROOT / "flows").glob("*.py")} - {"__init__"}
+    installed = {"prefect", "torch", "transformers", "datasets", "numpy", "resume", "monitor"} - {"resume", "monitor"}
+    assert not names & (installed | set(sys.stdlib_module_names))
+
+
+def _write_calls(tree: ast.Module):
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        if name in {"write_text", "write_bytes"} and not (
+            isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "durable"
+        ):
+            yield node.lineno
+        if name == "open":
+            modes = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            if any(mode.startswith(("w", "x")) and len(mode) <= 3 for mode in modes):
+                yield node.lineno
+
+
+def test_files_are_written_durably():
+    loose = [
+        f"{path.relative_to(ROOT).as_posix()}:{line}"
+        for path in CODE
+        if path.relative_to(ROOT).as_posix() not in WRITERS and path.name != "doctor.py"
+        for line in _write_calls(_tree(path))
+    ]
+    assert loose == []
+
+
+def test_scripts_are_ascii():
+    for path in [ROOT / ".ci" / "run", *ROOT.glob("*.ps1"), *ROOT.glob("*.bat")]:
+        path.read_bytes().decode("ascii")
+
+
+def _keys(model: type[BaseModel]):
+    for name, field in model.model_fields.items():
+        yield model, name
+        for inner in _models(field.annotation):
+            yield from _keys(inner)
+
+
+def test_every_config_key_is_read():
+    """A key that nothing reads passes for a feature."""
+    read = {
+        node.attr
+        for path in CODE
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    unread = sorted({
+        f"{model.__name__}.{name}" for model, name in _keys(Config) if name not in read and name != "kind"
+    })
+    assert unread == []
+
+
+def test_every_config_key_is_documented():
+    silent = sorted(
+        f"{model.__name__}.{name}"
+        for model, name in _keys(Config)
+        if not model.model_fields[name].description and not _models(model.model_fields[name].annotation)
+        and name not in {"kind", "name", "seed"}
+    )  # fmt: skip
+    assert silent == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_configs_load(path):
+    from so8t.config import load_config
+
+    load_config(path)
+
+
+def test_every_command_is_documented():
+    text = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "docs" / "operations.md").read_text(
+        encoding="utf-8"
+    )
+    assert [c.name for c in COMMANDS if f"so8t {c.name}" not in text] == []
+
+
+def test_prefect_yaml_names_the_flow():
+    described = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+    assert [d["entrypoint"] for d in described["deployments"]] == ["flows.pipeline.so8t_pipeline"]
+
+
+def test_help_is_light():
+    """`so8t --help` must load neither torch nor Prefect nor pydantic."""
+    code = (
+        "import sys\nfrom deployments.command import main\nsys.argv = ['so8t', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'prefect', 'pydantic', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True, cwd=ROOT
+    )
+    assert done.stdout.strip().endswith("[]")
