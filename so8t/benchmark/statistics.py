@@ -90,8 +90,11 @@ def mcnemar_exact(table: PairedTable) -> float:
     m = table.discordant
     if m == 0:
         return 1.0
-    tail = sum(math.comb(m, k) for k in range(min(table.n10, table.n01) + 1))
-    return min(1.0, float(Fraction(2 * tail, 2**m)))
+    ways, tail = 1, 1
+    for k in range(min(table.n10, table.n01)):
+        ways = ways * (m - k) // (k + 1)
+        tail += ways
+    return min(1.0, float(Fraction(2 * tail, 1 << m)))
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:

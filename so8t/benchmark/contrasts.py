@@ -1,0 +1,182 @@
+"""The declared contrasts, computed. Each row says what was to be shown and whether it was.
+
+Superiority is corrected by Holm over the rows of one contrast. Equivalence and non-inferiority
+rows need no correction for the claim "every row holds" (intersection-union, Berger 1982).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from so8t.benchmark import classification as c
+from so8t.benchmark import statistics as s
+from so8t.benchmark.config import Benchmark, Contrast
+from so8t.benchmark.summary import RATES, Answer
+from so8t.benchmark.task import TaskFile
+from so8t.errors import ConfigError
+
+Answers = dict[str, dict[str, list[Answer]]]  # task -> system -> answers by id
+Row = dict[str, Any]
+
+
+def compute(config: Benchmark, tasks: dict[str, TaskFile], answers: Answers) -> list[Row]:
+    """Every row of every declared contrast; ConfigError where one names a system that does not exist."""
+    rows = []
+    for contrast in config.contrasts:
+        family = [
+            row
+            for name in contrast.tasks or config.tasks
+            for of in resolve(contrast, sorted(answers[name]))
+            for row in _rows(config, contrast, tasks[name], of, answers[name])
+        ]
+        if contrast.test == "superiority":
+            _correct(config, family)
+        rows.extend(family)
+    return rows
+
+
+def resolve(contrast: Contrast, systems: Sequence[str]) -> list[str]:
+    """The systems that a contrast is about."""
+    if contrast.of == "C-*":
+        return [system for system in systems if system.startswith("C-") and system != "C-F16"]
+    for wanted in (contrast.of, contrast.against):
+        if wanted not in systems:
+            raise ConfigError(
+                f"the contrast {contrast.name!r} names the system {wanted!r}", f"one of {', '.join(systems)} or C-*"
+            )
+    return [contrast.of]
+
+
+def _rows(
+    config: Benchmark, contrast: Contrast, task: TaskFile, of: str, by_system: dict[str, list[Answer]]
+) -> list[Row]:
+    first, second = by_system[of], by_system[contrast.against]
+    head: Row = {
+        "contrast": contrast.name,
+        "test": contrast.test,
+        "task": task.name,
+        "of": of,
+        "against": contrast.against,
+    }
+    errors = sum(a["status"] != "ok" or b["status"] != "ok" for a, b in zip(first, second, strict=True))
+    if errors:
+        sentence = f"incomplete: {errors} of {len(first)} items lack an answer of one system; nothing is ranked"
+        return [{**head, "measure": task.metric, "n": len(first), "verdict": "incomplete", "sentence": sentence}]
+    if contrast.test == "superiority":
+        return [{**head, **_superiority(config, task, first, second)}]
+    rows = [{**head, **_margin(config, contrast, "accuracy", first, second, _right)}]
+    if task.truth == "label" and contrast.test == "non_inferiority":
+        rows += [
+            {**head, **_margin(config, contrast, name, *_among(first, second, name), _clean(name))}
+            for name in ("over_refusal", "under_blocking")
+        ]
+    return rows
+
+
+def _right(answer: Answer) -> bool:
+    return bool(answer["truth"] == answer["predicted"])
+
+
+def _among(first: Sequence[Answer], second: Sequence[Answer], name: str) -> tuple[list[Answer], list[Answer]]:
+    """The items whose truth a rate is about."""
+    truths = {label.name for label in RATES[name][0]}
+    return [a for a in first if a["truth"] in truths], [b for b in second if b["truth"] in truths]
+
+
+def _clean(name: str) -> Callable[[Answer], bool]:
+    """Success is to be free of the fault that a rate counts."""
+    faults = {label.name for label in RATES[name][1]}
+    return lambda answer: answer["predicted"] not in faults
+
+
+def _superiority(config: Benchmark, task: TaskFile, first: Sequence[Answer], second: Sequence[Answer]) -> Row:
+    table = s.paired_table([_right(a) for a in first], [_right(b) for b in second])
+    row: Row = {"measure": task.metric, "n": table.n, "table": asdict(table), "accuracy_difference": table.difference}
+    p1, p2 = (table.n11 + table.n10) / table.n, (table.n11 + table.n01) / table.n
+    row |= {"cohens_h": s.cohens_h(p1, p2), "mcnemar_p": s.mcnemar_exact(table)}
+    if task.metric == "accuracy":
+        interval = s.paired_interval(table, config.resamples, config.seed, 1 - config.alpha)
+        discordance = s.wilson(table.discordant, table.n).high
+        mde = s.mde_mcnemar(table.n, discordance, config.alpha, config.power)
+        values = {"first": p1, "second": p2, "difference": table.difference, "p": row["mcnemar_p"], "mde": mde}
+        return {**row, **values, "interval": asdict(interval), "method": "exact McNemar; BCa interval over items"}
+    names = [choice.name for choice in task.choices]
+    truth, one, other = (
+        [names.index(a[field]) for a in side]
+        for field, side in (("truth", first), ("predicted", first), ("predicted", second))
+    )
+    joint = c.joint_table(truth, one, other, len(names))
+    score = c.paired_macro_f1(joint, config.resamples, config.seed, 1 - config.alpha)
+    # Without any differing answer the bootstrap has no spread; the accuracy's effect bounds what could be seen.
+    mde = s.mde_normal(score.standard_error, config.alpha, config.power)
+    if mde == 0:
+        mde = s.mde_mcnemar(table.n, s.wilson(table.discordant, table.n).high, config.alpha, config.power)
+    values = {"first": score.first, "second": score.second, "difference": score.difference, "p": score.p, "mde": mde}
+    return {
+        **row,
+        **values,
+        "interval": asdict(score.interval),
+        "method": "paired permutation; stratified BCa interval",
+    }
+
+
+def _margin(
+    config: Benchmark,
+    contrast: Contrast,
+    measure: str,
+    first: Sequence[Answer],
+    second: Sequence[Answer],
+    success: Callable[[Answer], bool],
+) -> Row:
+    if not first:
+        return {
+            "measure": measure,
+            "n": 0,
+            "verdict": "incomplete",
+            "sentence": "no item of this kind in the test split",
+        }
+    table = s.paired_table([success(a) for a in first], [success(b) for b in second])
+    test = s.equivalence if contrast.test == "equivalence" else s.non_inferiority
+    found = test(table, contrast.margin, config.alpha)
+    same = sum(a["predicted"] == b["predicted"] for a, b in zip(first, second, strict=True))
+    agreement = s.wilson(same, len(first))
+    words = "equivalent" if contrast.test == "equivalence" else "not inferior"
+    points = f"{100 * contrast.margin:g} points"
+    level = round(100 * found.interval.level)
+    span = f"{level} % interval {100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f} points"
+    sentence = (
+        f"{words} within {points} ({span})" if found.shown else f"not shown to be {words} within {points} ({span})"
+    )
+    return {
+        "measure": measure,
+        "n": table.n,
+        "table": asdict(table),
+        "first": (table.n11 + table.n10) / table.n,
+        "second": (table.n11 + table.n01) / table.n,
+        "difference": found.difference,
+        "interval": asdict(found.interval),
+        "margin": contrast.margin,
+        "p": found.p,
+        "agreement": {"same": same, "n": len(first), "share": same / len(first), "interval": asdict(agreement)},
+        "verdict": "shown" if found.shown else "not shown",
+        "sentence": sentence,
+        "method": "score test and interval of the paired difference (Tango 1998)",
+    }
+
+
+def _correct(config: Benchmark, family: list[Row]) -> None:
+    """Holm over the complete rows of one contrast, then the verdicts."""
+    tested = [row for row in family if "p" in row]
+    for row, p in zip(tested, s.holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = p
+        row["family"] = len(tested)
+        size, mde = 100 * row["difference"], 100 * row["mde"]
+        if p < config.alpha and size != 0:
+            row["verdict"] = "better" if size > 0 else "worse"
+            row["sentence"] = f"{row['verdict']} by {abs(size):.1f} points (p = {p:.2g} after Holm over {len(tested)})"
+        else:
+            row["verdict"] = "no evidence"
+            row["sentence"] = (
+                f"{s.NULL_SENTENCE} (p = {p:.2g} after Holm over {len(tested)}); with {row['n']} items a true "
+                f"difference of {mde:.1f} points would be found with {100 * config.power:g} % power"
+            )

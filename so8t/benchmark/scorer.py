@@ -1,0 +1,85 @@
+"""One way to ask every system: log-probabilities of the choices after a prompt, and a greedy reply.
+
+`open_scorer` picks the backend by the system's name; only that backend's library is imported.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from so8t.artifacts import Artifact, hash_json
+from so8t.benchmark.prompts import Question
+from so8t.config import Machine
+from so8t.errors import InputError
+from so8t.step import Inputs
+
+Logprobs = list[float]
+
+
+class Scorer(Protocol):
+    """A system, opened."""
+
+    def choose(self, questions: Sequence[Question]) -> list[Logprobs]:
+        """Natural log-probability of each choice of each question, given its prompt."""
+
+    def generate(self, question: Question, tokens_max: int, stop: Sequence[int]) -> list[int]:
+        """Greedy ids after the prompt, without the stop token."""
+
+    def close(self) -> None:
+        """Free what is held."""
+
+
+def model_digest(system: str, inputs: Inputs) -> str:
+    """Digest of every byte that decides a system's answers, and of the backend that computes them."""
+    train = inputs["train"]
+    if system == "A":
+        base = inputs["base"].content
+        return hash_json([*_backend("torch", "transformers"), base, file_sha256(train, "vision/initial.safetensors")])
+    if system == "B":
+        return hash_json([*_backend("torch", "transformers"), inputs["base"].content, train.content])
+    files = [file_sha256(artifact, path) for artifact, path in gguf_files(system, inputs)]
+    return hash_json([*_backend("llama_cpp_python"), "kv f16", "flash attention off", *files])
+
+
+def gguf_files(system: str, inputs: Inputs) -> list[tuple[Artifact, str]]:
+    """The text model and the mmproj file of a baked system, each with its artifact."""
+    fold = inputs["fold"]
+    mmproj = _only(fold, "-mmproj-F16.gguf", "")
+    if system == "C-F16":
+        return [(fold, _only(fold, "-F16.gguf", "mmproj")), (fold, mmproj)]
+    quantized = inputs["quantized"]
+    return [(quantized, _only(quantized, f"{system.removeprefix('C-')}.gguf", "mmproj")), (fold, mmproj)]
+
+
+def _only(artifact: Artifact, ending: str, but: str) -> str:
+    names = [f.path for f in artifact.manifest.files if f.path.endswith(ending) and not (but and but in f.path)]
+    if len(names) != 1:
+        raise InputError(f"{artifact.path} has {len(names)} files ending in {ending}", "exactly one")
+    return names[0]
+
+
+def file_sha256(artifact: Artifact, path: str) -> str:
+    """A file's hash as its manifest has it."""
+    for entry in artifact.manifest.files:
+        if entry.path == path:
+            return entry.sha256
+    raise InputError(f"{artifact.path} has no file {path}", "an artifact of the step in force")
+
+
+def _backend(*packages: str) -> list[str]:
+    from importlib.metadata import version
+
+    return [f"{package} {version(package)}" for package in packages]
+
+
+def open_scorer(system: str, inputs: Inputs, machine: Machine, context: int) -> Scorer:
+    """Open a system; `context` is the longest prompt with its reply, in tokens."""
+    if system in ("A", "B"):
+        from so8t.benchmark.scorer_transformers import TransformersScorer
+
+        folders: tuple[Path, Path] = (inputs["base"].path, inputs["train"].path)
+        return TransformersScorer(*folders, adapted=system == "B", machine=machine)
+    from so8t.benchmark.scorer_llama import LlamaScorer
+
+    model, mmproj = (artifact.path / path for artifact, path in gguf_files(system, inputs))
+    return LlamaScorer(model, mmproj, machine=machine, context=context)

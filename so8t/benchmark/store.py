@@ -1,0 +1,90 @@
+"""Answers by digest: a SQLite file in which an interrupted cell finds what it has asked already.
+
+A key covers everything that decides an answer: model, backend and its settings, prompt ids, template
+and task. No path and no thread count. One changed byte gives no hit.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS samples (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    seconds REAL NOT NULL
+) WITHOUT ROWID
+"""
+
+
+class SampleStore:
+    """Use as a context manager. A damaged file is thrown away: its answers are computed again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.was_damaged = False
+        try:
+            self._connection = self._open()
+        except sqlite3.DatabaseError:
+            self.was_damaged = True
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._connection = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            # A rollback journal leaves nothing beside the file once it is closed; FULL survives power loss.
+            connection.execute("PRAGMA journal_mode=DELETE")
+            connection.execute("PRAGMA synchronous=FULL")
+            (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+            connection.execute(SCHEMA)
+        except sqlite3.DatabaseError:
+            connection.close()
+            raise
+        return connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def get(self, key: str) -> Any | None:
+        """The stored value, if it is there and its bytes are those that were stored."""
+        row = self._connection.execute("SELECT value, sha256 FROM samples WHERE key = ?", (key,)).fetchone()
+        if row is None or _digest(row[0]) != row[1]:
+            return None
+        return json.loads(row[0])
+
+    def put(self, values: Mapping[str, Any], seconds: float) -> None:
+        """Store a batch in one transaction: all of it or nothing. `seconds` is what the batch took."""
+        share = seconds / max(len(values), 1)
+        rows = [(key, text, _digest(text), share) for key, text in _texts(values.items())]
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", rows)
+
+    def __len__(self) -> int:
+        return int(self._connection.execute("SELECT count(*) FROM samples").fetchone()[0])
+
+    def seconds(self) -> float:
+        """Model time of everything stored, over all attempts."""
+        return float(self._connection.execute("SELECT coalesce(sum(seconds), 0) FROM samples").fetchone()[0])
+
+
+def _texts(pairs: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, str]]:
+    return ((key, json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)) for key, value in pairs)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
