@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from so8t.section import Section
 
@@ -65,8 +65,13 @@ class DemoSource(Section):
     name: Name
     """Name of the part."""
     set: Literal["digits", "tones", "prompts"]
-    """Which one."""
+    """Digits: 8x8 scans. Tones: the 16 keys of a telephone. Prompts: four classes, Japanese and English."""
     seed: int = 0
+    """Seed of the tones' noise, level, frequency offset and timing."""
+    count: Annotated[int, Field(ge=16)] = 1200
+    """How many tones, spread evenly over the keys. Digits and prompts have a fixed number."""
+    accept: tuple[str, ...] = ()
+    """Further licences that you accept for this source alone: the digits are cc-by-4.0."""
 
 
 class FilesSource(Section):
@@ -74,16 +79,63 @@ class FilesSource(Section):
 
     kind: Literal["files"]
     name: Name
+    """Name of the part."""
     paths: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """The files; the end of the name (.parquet, .jsonl) says which format."""
     licence: str
-    """Licence that you declare for these files; it must be an allowed one."""
+    """Licence that you declare for rows that state none."""
+    accept: tuple[str, ...] = ()
+    """Further licences that you accept for this source alone."""
+
+
+class HubSource(Section):
+    """Files of a dataset on the Hub at a pinned revision."""
+
+    kind: Literal["hub"]
+    name: Name
+    """Name of the part."""
+    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    """Dataset, owner/name."""
+    revision: Revision
+    """Commit, 40 hex digits."""
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Paths in the repository, or patterns such as data/*.parquet; Parquet, JSONL or CSV."""
+    columns: dict[str, str]
+    """Our field -> their column; `prompt` is needed. Fields: prompt, response, answer, category, label, language, group."""
+    language: Literal["ja", "en"]
+    """Language of rows without a language column."""
+    rows_max: Annotated[int, Field(ge=1)] = 50_000
+    """Rows taken from each file, from its start."""
+    licences: tuple[str, ...] = ("mit", "apache-2.0")
+    """What the dataset's card may state; otherwise nothing but its metadata is read."""
+    accept: tuple[str, ...] = ()
+    """Further licences that you accept for this source alone."""
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        known = {"prompt", "response", "answer", "category", "label", "language", "group"}
+        if "prompt" not in columns or set(columns) - known:
+            raise ValueError(f"wants prompt and any of {sorted(known - {'prompt'})}, found {sorted(columns)}")
+        return columns
+
+
+Source = Annotated[DemoSource | FilesSource | HubSource, Field(discriminator="kind")]
 
 
 class Collect(Section):
     """Which data is gathered."""
 
-    sources: Annotated[
-        tuple[Annotated[DemoSource | FilesSource, Field(discriminator="kind")], ...], Field(min_length=1)
-    ]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    """Each is a part of its own: fetched, cached and retried alone."""
     licences: tuple[str, ...] = ("mit", "apache-2.0")
     """Licences that pass the gate; anything else, or none, is refused."""
+
+    @field_validator("sources")
+    @classmethod
+    def _names_differ(cls, sources: tuple[Source, ...]) -> tuple[Source, ...]:
+        names = [source.name for source in sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are named {', '.join(twice)}")
+        return sources

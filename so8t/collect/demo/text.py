@@ -24,9 +24,9 @@ def _grammar() -> dict[str, Any]:
 
 def pretraining_text(seed: int) -> list[str]:
     """About 900 lines, 90 kB in UTF-8, Japanese and English mixed; lines of a chat are `question answer`."""
-    lines = [line for language in LANGUAGES for line in _sentences(language, random.Random(f"{seed}:{language}"))]
+    lines = [line for language in LANGUAGES for line in _sentences(language, _rng(f"{seed}:{language}"))]
     lines += [f"{question} {answer}" for question, answer in pretraining_chats(seed)]
-    random.Random(f"{seed}:order").shuffle(lines)
+    _rng(f"{seed}:order").shuffle(lines)
     return lines
 
 
@@ -34,13 +34,17 @@ def pretraining_chats(seed: int) -> list[tuple[str, str]]:
     """About 250 pairs (user turn, assistant turn) on everyday topics, in a seeded order."""
     pairs = []
     for language in LANGUAGES:
-        rng = random.Random(f"{seed}:chat:{language}")
+        rng = _rng(f"{seed}:chat:{language}")
         grammar = _grammar()[language]
         for question, answer in grammar["chats"]:
             joined = [_fill(f"{question}\t{answer}", grammar["slots"], rng) for _ in range(PER_FRAME)]
             pairs += [(left, right) for left, _, right in (line.partition("\t") for line in dict.fromkeys(joined))]
-    random.Random(f"{seed}:chat").shuffle(pairs)
+    _rng(f"{seed}:chat").shuffle(pairs)
     return pairs
+
+
+def _rng(seed: str) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - for text, not for secrets
 
 
 def _sentences(language: str, rng: random.Random) -> list[str]:

@@ -1,0 +1,63 @@
+"""Gathers one source.
+
+Writes records.parquet, quarantine.parquet (rows that are none, each with a `reason`) and sources.json
+(licence evidence, revision, row counts).
+"""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from so8t import durable, records
+from so8t.collect import hub, local
+from so8t.collect.config import DemoSource, FilesSource, HubSource
+from so8t.collect.demo import gather as gather_demo
+from so8t.collect.gathered import Gathered, content_revision
+from so8t.progress import Progress
+from so8t.step import Facts, Inputs
+
+
+def run(config: DemoSource | FilesSource | HubSource, inputs: Inputs, out: Path, progress: Progress) -> Facts:
+    """Gather the rows of one source; see the module."""
+
+    def report(done: int, total: int, message: str) -> None:
+        progress.update(done, total, message)
+
+    match config:
+        case DemoSource():
+            report(0, 1, f"making {config.set}")
+            gathered, source = gather_demo(config), f"so8t/demo-{config.set}"
+        case FilesSource():
+            gathered, source = local.gather(config, report), config.name
+        case HubSource():
+            gathered, source = hub.gather(config, out, progress.home / "hub", report), config.id
+    if isinstance(config, HubSource):
+        revision = config.revision
+    else:
+        revision = content_revision(gathered.records)
+        gathered.records = [
+            record.with_(source=record.source or source, revision=revision) for record in gathered.records
+        ]
+    _write(config.name, config.kind, source, revision, gathered, out)
+    shutil.rmtree(out / hub.SHARDS, ignore_errors=True)
+    rows, refused = len(gathered.records), len(gathered.refused)
+    progress.update(1, 1, f"{rows} rows", rows=rows, quarantined=refused)
+    return {"rows": rows, "quarantined": refused, "revision": revision}
+
+
+def _write(name: str, kind: str, source: str, revision: str, gathered: Gathered, out: Path) -> None:
+    records.write(out / "records.parquet", gathered.records)
+    refused = [record for record, _ in gathered.refused]
+    reasons = [reason for _, reason in gathered.refused]
+    records.write(out / "quarantine.parquet", refused, {"reason": reasons})
+    summary = {
+        "name": name,
+        "kind": kind,
+        "id": source,
+        "revision": revision,
+        "rows": len(gathered.records),
+        "quarantined": dict(Counter(reasons)),
+        "licences": dict(Counter(record.licence or "none" for record in gathered.records)),
+        "evidence": gathered.evidence,
+    }
+    durable.write_json(out / "sources.json", summary)
