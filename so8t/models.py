@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import Phi3ForCausalLM, PreTrainedTokenizerBase
 
 ARCHITECTURE = "Phi3ForCausalLM"
-END_TOKEN = "<|end|>"  # noqa: S105
+END_TOKEN = "<|end|>"
 # llama.cpp ends a reply at these, whatever generation_config says; so must whoever is compared with it.
 END_TOKENS = ("</s>", "<|endoftext|>", END_TOKEN)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

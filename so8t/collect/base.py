@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from so8t.collect.basemodel import demo, external
+from so8t.collect.basemodel import demo, files, hub
 from so8t.collect.config import DemoBase, HubBase, LocalBase
 from so8t.models import check_base, stop_ids
 from so8t.progress import Progress
@@ -17,9 +17,9 @@ def run(config: DemoBase | LocalBase | HubBase, inputs: "Inputs", out: Path, pro
     if isinstance(config, DemoBase):
         facts = demo.make(config, out, progress)
     elif isinstance(config, LocalBase):
-        facts = external.copy(config, out, progress)
+        facts = files.copy(config, out, progress)
     else:
-        facts = external.fetch(config, out, progress)
+        facts = hub.fetch(config, out, progress)
     shape = check_base(out)
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
     return {**facts, **{name: shape[name] for name in names}, "stop_ids": stop_ids(out)}

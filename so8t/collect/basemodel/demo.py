@@ -69,7 +69,7 @@ def make(config: DemoBase, out: Path, progress: Progress) -> dict[str, Any]:
 
 
 def _geometry(config: DemoBase, rows: int) -> dict[str, Any]:
-    """Phi-3.5-mini's shape in small. Factors as there: near 1 for short texts, growing with wavelength for long ones."""
+    """Phi-3.5-mini's shape in small, its LongRoPE factors near 1 for short texts and growing for long ones."""
     half = HEAD_DIM // 2
     return {
         "attention_dropout": 0.0,
@@ -136,6 +136,7 @@ pipeline_tag: text-generation
 # A small Phi-3 for demonstrations
 
 {parameters:,} parameters in the layout of Phi-3.5-mini (fused linears, LongRoPE, untied embeddings), made with seed
-{config.seed}. Pretrained for {config.steps} steps of {config.batch} windows of {config.length} tokens on {tokens:,} tokens of composed
-Japanese and English text. It shows that a pipeline works from end to end; it knows nothing and is of no other use.
+{config.seed}. Pretrained for {config.steps} steps of {config.batch} windows of {config.length} tokens
+on {tokens:,} tokens of composed Japanese and English text. It shows that a pipeline works from end to end; it knows
+nothing and is of no other use.
 """

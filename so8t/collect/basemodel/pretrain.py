@@ -73,9 +73,9 @@ def token_stream(
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         documents.append(str(tokenizer.apply_chat_template(messages, tokenize=False)))
     random.Random(seed).shuffle(documents)  # noqa: S311
-    return torch.tensor([
-        token for text in documents for token in tokenizer(text, add_special_tokens=False)["input_ids"]
-    ])
+    return torch.tensor(
+        [token for text in documents for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    )
 
 
 def perplexity(model: "Phi3ForCausalLM", stream: "torch.Tensor", length: int) -> float:

@@ -86,7 +86,7 @@ def _write(path: Path, value: object) -> None:
 def _added_tokens(first: int) -> list[dict[str, Any]]:
     """With the flags that llama.cpp takes for granted in a model named phi-3."""
     rows = [(0, "<unk>", False, True), (1, "<s>", False, True), (2, "</s>", True, False)]
-    rows += [(first + i, token, token != "<|endoftext|>", True) for i, token in enumerate(PHI3_TOKENS)]  # noqa: S105
+    rows += [(first + i, token, token != "<|endoftext|>", True) for i, token in enumerate(PHI3_TOKENS)]
     return [
         {
             "id": index,

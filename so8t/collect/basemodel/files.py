@@ -1,4 +1,4 @@
-"""A base model that others made: copied from a folder or fetched from the Hub, data files only."""
+"""Which files of somebody else's repository are taken, and copying them from a folder."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,8 @@ import yaml
 
 from so8t import durable
 from so8t.artifacts import HASH_CHUNK_BYTES, hash_file
-from so8t.collect.config import HubBase, LocalBase
+from so8t.collect.config import LocalBase
+from so8t.collect.licence import normal_form
 from so8t.errors import InputError
 from so8t.models import check_base
 from so8t.progress import Progress
@@ -45,7 +46,7 @@ def copy(config: LocalBase, out: Path, progress: Progress) -> dict[str, Any]:
 
 
 def card_licence(folder: Path) -> str | None:
-    """The licence that the card's front matter declares; None without one."""
+    """The licence that the card's front matter declares, in normal form; None without one."""
     card = folder / "README.md"
     if not card.is_file():
         return None
@@ -54,10 +55,4 @@ def card_licence(folder: Path) -> str | None:
         matter = yaml.safe_load(match[1]) if match else None
     except yaml.YAMLError:
         return None
-    declared = matter.get("license") if isinstance(matter, dict) else None
-    return None if declared is None else str(declared).lower()
-
-
-def fetch(config: HubBase, out: Path, progress: Progress) -> dict[str, Any]:
-    """Fetch the data files of a pinned revision."""
-    raise NotImplementedError
+    return normal_form(matter.get("license")) or None if isinstance(matter, dict) else None
