@@ -7,6 +7,8 @@ from pydantic import Field
 from so8t.section import Section
 
 Quantization = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Fold(Section):
@@ -22,12 +24,63 @@ class Quantize(Section):
     type: Quantization
 
 
+class Loss(Section):
+    """What a quantized file may lose against the live adapter model in fp32."""
+
+    kl_max: Positive
+    """Mean Kullback-Leibler divergence per token, nats."""
+    top1_min: Share
+    """Share of positions with the same most probable token."""
+    perplexity_ratio_max: Annotated[float, Field(ge=1)]
+    """Perplexity divided by that of the live model."""
+
+
+class Quantized(Section):
+    """Ceilings by type. llama.cpp #6936 measured mean KL 0.0014 (Q8_0) and 0.011 (Q5_K_M) on Llama-3-8B."""
+
+    Q8_0: Loss = Loss(kl_max=0.01, top1_min=0.97, perplexity_ratio_max=1.02)
+    Q6_K: Loss = Loss(kl_max=0.02, top1_min=0.96, perplexity_ratio_max=1.03)
+    Q5_K_M: Loss = Loss(kl_max=0.05, top1_min=0.93, perplexity_ratio_max=1.05)
+    Q4_K_M: Loss = Loss(kl_max=0.15, top1_min=0.88, perplexity_ratio_max=1.15)
+
+    def of(self, name: str) -> Loss:
+        """The ceilings of one type."""
+        loss: Loss = getattr(self, name)
+        return loss
+
+
+class Gates(Section):
+    """Ceilings; a missed one fails the step."""
+
+    texts: Annotated[int, Field(ge=1)] = 32
+    """Validation chats (prompt and reference reply) whose logits are compared."""
+    tokens_max: Annotated[int, Field(ge=8, le=4096)] = 256
+    """A chat is cut after so many tokens."""
+    images: Annotated[int, Field(ge=1)] = 8
+    """Validation images whose embeddings are compared."""
+    fold_error_max: Positive = 1.0e-5
+    """Live adapter against folded weights, both fp32: max |dlogit| / max |logit|."""
+    f32_logit_max: Positive = 1.0e-4
+    """transformers fp32 against the F32 GGUF with an F32 cache: max |dlogit|."""
+    f16_top1_min: Share = 0.999
+    """F16 GGUF against the live adapter model."""
+    f16_kl_max: Positive = 1.0e-5
+    """F16 GGUF against the live adapter model, mean nats per token."""
+    image_cosine_min: Share = 0.9999
+    """Image embeddings of transformers and of the mmproj file, the least alike token."""
+    answer_tokens_max: Annotated[int, Field(ge=1)] = 16
+    """Greedy tokens of the image answer that must be the same in both."""
+    quantized: Quantized = Quantized()
+    """Ceilings by type."""
+
+
 class Bake(Section):
     """Bake-in, GGUF and the gates."""
 
     fold: Fold = Fold()
     quantizations: tuple[Quantization, ...] = ("Q8_0", "Q4_K_M")
     """Which quantized files are made beside F16."""
+    gates: Gates = Gates()
 
     def quantize(self, name: str) -> Quantize:
         """The section of one quantization."""

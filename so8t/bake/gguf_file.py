@@ -1,0 +1,89 @@
+"""One GGUF file, written in one pass with bounded memory, whole or not at all."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from so8t import durable
+from so8t.so8.merge import ITEM_BYTES, Floats64, narrow
+
+FileType = Literal["F32", "F16"]
+FTYPE = {"F32": gguf.LlamaFileType.ALL_F32, "F16": gguf.LlamaFileType.MOSTLY_F16}
+NUMPY_DTYPE: dict[str, Any] = {"F32": np.float32, "F16": np.float16}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor to be written: its GGUF name, shape `[rows, ...]`, type, and where its rows come from."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    rows: Iterable[Floats64]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in the file, without padding."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@contextmanager
+def new_gguf(path: Path, architecture: str) -> Iterator[gguf.GGUFWriter]:
+    """A writer whose file becomes `path`, whole and durable, when the block ends well."""
+    with durable.explain_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + durable.TMP_SUFFIX)
+        writer = gguf.GGUFWriter(temporary, architecture)
+        try:
+            yield writer
+        finally:
+            writer.close()
+        durable.fsync_file(temporary)
+        durable.replace(temporary, path)
+
+
+def write_tensors(writer: gguf.GGUFWriter, slots: list[Slot]) -> Iterator[int]:
+    """Write header, keys and tensors; yields the bytes of tensor data written so far.
+
+    Every value is cast once from float64; InputError where one would not be finite.
+    """
+    for slot in slots:
+        writer.add_tensor_info(slot.name, slot.shape, np.dtype(NUMPY_DTYPE[slot.dtype]), slot.size_bytes)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    (file,) = writer.fout
+    writer.write_padding(file, file.tell())
+    done = 0
+    for slot in slots:
+        written = 0
+        for rows in slot.rows:
+            written += _write(file, narrow(rows, slot.dtype, slot.name))
+            yield done + written
+        assert written == slot.size_bytes, slot.name
+        writer.write_padding(file, written)
+        done += written
+
+
+def _write(file: Any, data: NDArray[Any]) -> int:
+    file.write(np.ascontiguousarray(data).data)
+    return data.nbytes
+
+
+def add_general(writer: gguf.GGUFWriter, name: str, kind: str, file_type: FileType, notes: dict[str, str]) -> None:
+    """The `general.*` keys; `notes` are ours: what the file was made from."""
+    writer.add_type(kind)
+    writer.add_name(name)
+    writer.add_file_type(FTYPE[file_type])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    if notes.get("license"):
+        writer.add_license(notes["license"])
+    for key in sorted(set(notes) - {"license"}):
+        writer.add_string(f"so8t.{key}", notes[key])

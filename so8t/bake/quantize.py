@@ -1,0 +1,110 @@
+"""bake.quantize: one quantized GGUF from the F16 one, by llama.cpp itself; its types are read back.
+
+K-quants need columns divisible by 256; elsewhere llama.cpp falls back silently to another type.
+"""
+
+import ctypes
+import os
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gguf
+import llama_cpp.llama_cpp as lib
+
+from so8t import durable
+from so8t.bake.config import Quantize
+from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.llama import recent_log, silence
+from so8t.progress import Progress
+
+if TYPE_CHECKING:
+    from so8t.step import Facts, Inputs
+
+FTYPE = {
+    "Q8_0": lib.LLAMA_FTYPE_MOSTLY_Q8_0,
+    "Q6_K": lib.LLAMA_FTYPE_MOSTLY_Q6_K,
+    "Q5_K_M": lib.LLAMA_FTYPE_MOSTLY_Q5_K_M,
+    "Q4_K_M": lib.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+}
+# The _M mixes spend more on some tensors by design.
+PLANNED = {"Q8_0": {"Q8_0"}, "Q6_K": {"Q6_K", "Q8_0"}, "Q5_K_M": {"Q5_K", "Q6_K"}, "Q4_K_M": {"Q4_K", "Q5_K", "Q6_K"}}
+BLOCK_COLUMNS = {"Q8_0": 32, "Q6_K": 256, "Q5_K_M": 256, "Q4_K_M": 256}
+SPARE_BYTES = 64 << 20
+
+
+def run(config: Quantize, inputs: "Inputs", out: Path, progress: Progress) -> "Facts":
+    """Write `<name>-<type>.gguf`; facts hold its types, its fallbacks and its size. StepFailed on a type nobody planned."""
+    source = model_gguf(inputs["fold"].path / "gguf")
+    target = out / f"{source.name.removesuffix('-F16.gguf')}-{config.type}.gguf"
+    started = time.monotonic()
+    if not target.exists():
+        progress.update(0, 1, f"quantizing to {config.type}")
+        quantize(source, target, config.type, progress.machine.threads)
+    progress.update(1, 1, f"quantized to {config.type}")
+    types = tensor_types(target)
+    return {
+        "type": config.type,
+        "tensor_types": dict(sorted(Counter(found for found, _ in types.values()).items())),
+        "types": {name: found for name, (found, _) in sorted(types.items())},
+        "fallbacks": fallbacks(types, config.type),
+        "size_bytes": target.stat().st_size,
+        "bits_per_weight": round(8 * target.stat().st_size / weights(target), 3),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def model_gguf(folder: Path) -> Path:
+    """The language model's F16 GGUF in a fold artifact."""
+    found = [path for path in sorted(folder.glob("*-F16.gguf")) if not path.name.endswith("-mmproj-F16.gguf")]
+    if len(found) != 1:
+        raise InputError(f"{folder} holds {len(found)} F16 models", "exactly one *-F16.gguf")
+    return found[0]
+
+
+def quantize(source: Path, target: Path, kind: str, threads: int = 0) -> None:
+    """Quantize one file; the bytes do not depend on the number of threads. StepFailed with llama.cpp's own words."""
+    free = shutil.disk_usage(target.parent).free
+    # The largest of these types takes 8.5 bits of F16's 16.
+    needed = source.stat().st_size * 17 // 32 + SPARE_BYTES
+    if free < needed:
+        raise ResourceError(
+            f"{free / 1e9:.1f} GB are free at {target.parent}", f"{needed / 1e9:.1f} GB for {target.name}"
+        )
+    silence()
+    params = lib.llama_model_quantize_default_params()
+    params.ftype = FTYPE[kind]
+    params.nthread = threads or os.cpu_count() or 1
+    temporary = target.with_name(target.name + durable.TMP_SUFFIX)
+    with durable.explain_full_disk(target):
+        code = lib.llama_model_quantize(
+            str(source).encode("utf-8"), str(temporary).encode("utf-8"), ctypes.byref(params)
+        )
+        if code:
+            raise StepFailed(f"llama.cpp could not quantize {source.name} to {kind} (code {code})\n{recent_log()}")
+        durable.fsync_file(temporary)
+        durable.replace(temporary, target)
+
+
+def tensor_types(path: Path) -> dict[str, tuple[str, int]]:
+    """(type, columns) of every tensor of a GGUF, as the file says."""
+    return {tensor.name: (tensor.tensor_type.name, int(tensor.shape[0])) for tensor in gguf.GGUFReader(path).tensors}
+
+
+def weights(path: Path) -> int:
+    """Number of weights in a GGUF."""
+    return sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(path).tensors)
+
+
+def fallbacks(types: dict[str, tuple[str, int]], kind: str) -> list[dict[str, Any]]:
+    """Tensors whose columns do not fit the type's blocks, so that llama.cpp took another type."""
+    found = []
+    for name, (got, columns) in sorted(types.items()):
+        if got in PLANNED[kind] or got == "F32":
+            continue
+        if columns % BLOCK_COLUMNS[kind] == 0:
+            raise StepFailed(f"{name} became {got} in a {kind} file; planned: {', '.join(sorted(PLANNED[kind]))}")
+        found.append({"tensor": name, "type": got, "columns": columns, "wanted_multiple_of": BLOCK_COLUMNS[kind]})
+    return found

@@ -1,0 +1,347 @@
+"""Folding adapters into plain weights: W' = R_out (W + s B A) R_in, in float64, cast once.
+
+Column vectors: the live adapter computes y = R_out (W + s B A) R_in x, with R = Cayley(alpha A), A skew and
+block-diagonal over consecutive groups of 8 channels (Cayley, 1846; OFT, Qiu et al. 2023, section 4). Code on
+row vectors transposes; folding the transpose, which is the inverse rotation, is wrong by the whole effect.
+
+Weights are read row slice by row slice from safetensors, so that no tensor is ever whole in float64.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from so8t import durable
+from so8t.errors import InputError
+
+Floats64 = NDArray[np.float64]
+
+BLOCK = 8
+ENTRIES = BLOCK * (BLOCK - 1) // 2  # 28: the upper triangle of a skew 8x8, row by row
+SLICE_ROWS = 1024
+INDEX = "model.safetensors.index.json"
+FORMAT = "so8t-adapter-1"
+PARTS = ("so8_out", "so8_in", "lora_a", "lora_b")
+TOKEN_ROWS = {"token_rows.embed_tokens": "model.embed_tokens.weight", "token_rows.lm_head": "lm_head.weight"}
+ITEM_BYTES: dict[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+HALF_MAX = float(np.finfo(np.float16).max)
+
+
+def rotations(generators: NDArray[Any], alpha: float) -> Floats64:
+    """R `[blocks, 8, 8]` = (I - alpha A/2)^-1 (I + alpha A/2) of generators `[blocks, 28]`."""
+    rows, columns = np.triu_indices(BLOCK, 1)
+    skew = np.zeros((len(generators), BLOCK, BLOCK))
+    skew[:, rows, columns] = generators
+    skew[:, columns, rows] = -skew[:, rows, columns]
+    half = alpha / 2 * skew
+    identity = np.eye(BLOCK)
+    solved: Floats64 = np.linalg.solve(identity - half, identity + half).astype(np.float64, copy=False)
+    return solved
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an adapter does to one linear; any part may be absent."""
+
+    r_out: Floats64 | None = None  # [out/8, 8, 8]
+    r_in: Floats64 | None = None  # [in/8, 8, 8]
+    lora_a: Floats64 | None = None  # [r, in], scaled
+    lora_b: Floats64 | None = None  # [out, r]
+
+    def apply(self, weight: Floats64, start: int = 0) -> Floats64:
+        """Fold rows `start ...` of W `[rows, in]`; start and row count are multiples of 8."""
+        folded = weight
+        if self.lora_a is not None and self.lora_b is not None:
+            folded = folded + self.lora_b[start : start + len(weight)] @ self.lora_a
+        if self.r_in is not None:
+            folded = _right(folded, self.r_in)
+        if self.r_out is not None:
+            folded = _left(self.r_out[start // BLOCK : (start + len(weight)) // BLOCK], folded)
+        return folded
+
+    def revert(self, weight: Floats64) -> Floats64:
+        """The inverse of `apply` on a whole tensor."""
+        plain = weight
+        if self.r_out is not None:
+            plain = _left(self.r_out.transpose(0, 2, 1), plain)
+        if self.r_in is not None:
+            plain = _right(plain, self.r_in.transpose(0, 2, 1))
+        if self.lora_a is not None and self.lora_b is not None:
+            plain = plain - self.lora_b @ self.lora_a
+        return plain
+
+
+def _left(blocks: Floats64, weight: Floats64) -> Floats64:
+    rows, columns = weight.shape
+    rotated: Floats64 = np.matmul(blocks, weight.reshape(-1, BLOCK, columns)).reshape(rows, columns)
+    return rotated
+
+
+def _right(weight: Floats64, blocks: Floats64) -> Floats64:
+    rows, columns = weight.shape
+    grouped = weight.reshape(rows, -1, BLOCK).transpose(1, 0, 2)
+    rotated: Floats64 = np.matmul(grouped, blocks).transpose(1, 0, 2).reshape(rows, columns)
+    return rotated
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Changes by weight name, and whole replacement rows `[k, hidden]` for some token ids."""
+
+    changes: dict[str, Change]
+    token_rows: dict[str, Floats64] = field(default_factory=dict)
+    token_ids: tuple[int, ...] = ()
+
+    def touches(self, name: str) -> bool:
+        """Whether this tensor differs from the base's."""
+        return name in self.changes or name in self.token_rows
+
+
+def read_adapter(tensors: Path, alpha: float, lora_scale: float, token_ids: dict[str, int] | None = None) -> Adapter:
+    """Read an adapter file; InputError names a tensor that does not belong there or has the wrong shape."""
+    found = Tensors([tensors])
+    parts: dict[str, dict[str, Floats64]] = {}
+    token_rows: dict[str, Floats64] = {}
+    for name in found.names():
+        module, _, part = name.rpartition(".")
+        if name in TOKEN_ROWS:
+            token_rows[TOKEN_ROWS[name]] = found.whole(name)
+        elif part in PARTS:
+            parts.setdefault(module, {})[part] = found.whole(name)
+        else:
+            raise InputError(f"{tensors}: unknown tensor {name!r}", f"names that end in {', '.join(PARTS)}")
+    ids = tuple(sorted((token_ids or {}).values()))  # the rows lie in the order of their ids
+    for target, rows in token_rows.items():
+        if len(rows) != len(ids):
+            raise InputError(f"{tensors}: {len(rows)} rows for {target}", f"one for each of the {len(ids)} token ids")
+    changes = {f"{module}.weight": _change(module, have, alpha, lora_scale) for module, have in parts.items()}
+    return Adapter(changes, token_rows, ids)
+
+
+def _change(module: str, have: dict[str, Floats64], alpha: float, lora_scale: float) -> Change:
+    for side in ("so8_out", "so8_in"):
+        if side in have and have[side].shape[1:] != (ENTRIES,):
+            raise InputError(f"{module}.{side} has shape {have[side].shape}", f"[channels/{BLOCK}, {ENTRIES}]")
+    if ("lora_a" in have) != ("lora_b" in have):
+        raise InputError(f"{module} has only one of lora_a and lora_b", "both or none")
+    return Change(
+        r_out=rotations(have["so8_out"], alpha) if "so8_out" in have else None,
+        r_in=rotations(have["so8_in"], alpha) if "so8_in" in have else None,
+        lora_a=lora_scale * have["lora_a"] if "lora_a" in have else None,
+        lora_b=have.get("lora_b"),
+    )
+
+
+def read_train_adapter(train: Path) -> Adapter:
+    """The language model's adapter of a train artifact."""
+    header = durable.read_json(train / "adapter" / "adapter.json")
+    if header.get("format") != FORMAT or header.get("map") != "cayley":
+        raise InputError(
+            f"{train}: adapter format {header.get('format')!r}, map {header.get('map')!r}", f"{FORMAT!r}, 'cayley'"
+        )
+    path = train / "adapter" / "adapter.safetensors"
+    return read_adapter(path, header["alpha"], header["lora_scale"], header["token_ids"])
+
+
+def read_vision_adapter(train: Path) -> Adapter:
+    """The image tower's adapter of a train artifact."""
+    config = durable.read_json(train / "vision" / "config.json")
+    return read_adapter(train / "vision" / "adapter.safetensors", config["alpha"], config.get("lora_scale", 1.0))
+
+
+@dataclass(frozen=True)
+class Info:
+    """Where a tensor lies."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int  # first byte in the file
+    size_bytes: int
+
+
+class Tensors:
+    """Tensors of some safetensors files, read as raw bytes or as float64 rows."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        """Read the headers; InputError where a file is no safetensors file or cut short."""
+        self.paths = paths
+        self._infos: dict[str, Info] = {}
+        for path in paths:
+            self._infos.update(self._read_header(path))
+
+    @classmethod
+    def of_model(cls, folder: Path) -> "Tensors":
+        """All shards of a Hub-layout folder."""
+        return cls([folder / name for name in shard_names(folder)])
+
+    def _read_header(self, path: Path) -> Iterator[tuple[str, Info]]:
+        data_at, header = read_header(path)
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = entry["data_offsets"]
+            if data_at + end > path.stat().st_size:
+                raise InputError(f"{path} ends within {name}", "a whole safetensors file", "fetch it again")
+            yield name, Info(path, entry["dtype"], tuple(entry["shape"]), data_at + begin, end - begin)
+
+    def names(self) -> list[str]:
+        """Tensor names in file order."""
+        return sorted(self._infos, key=lambda name: (self.paths.index(self._infos[name].path), self._infos[name].start))
+
+    def info(self, name: str) -> Info:
+        """Dtype, shape and place of a tensor."""
+        return self._infos[name]
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The bytes as they lie on disk, mapped, not read."""
+        info = self._infos[name]
+        if info.size_bytes == 0:
+            return np.empty(0, np.uint8)
+        return np.memmap(info.path, np.uint8, "r", info.start, (info.size_bytes,))
+
+    def rows(self, name: str, start: int, stop: int) -> Floats64:
+        """Rows of a tensor as float64; a vector counts as one column."""
+        info = self._infos[name]
+        if info.dtype not in ITEM_BYTES:
+            raise InputError(f"{info.path}: {name} is {info.dtype}", f"one of {', '.join(ITEM_BYTES)}")
+        width = ITEM_BYTES[info.dtype] * int(np.prod(info.shape[1:]))
+        data = np.asarray(self.raw(name)[start * width : stop * width])
+        return _widen(data, info.dtype).reshape(-1, *info.shape[1:])
+
+    def whole(self, name: str) -> Floats64:
+        """A whole tensor as float64."""
+        shape = self._infos[name].shape
+        return self.rows(name, 0, shape[0]) if shape else self.rows(name, 0, 1).reshape(())
+
+    def slices(self, name: str) -> Iterator[tuple[int, Floats64]]:
+        """(first row, float64 rows) of a tensor, a bounded number of rows at a time."""
+        count = self._infos[name].shape[0]
+        for start in range(0, count, SLICE_ROWS):
+            yield start, self.rows(name, start, min(start + SLICE_ROWS, count))
+
+
+class Folded:
+    """A model's tensors with an adapter folded in; same interface as `Tensors` for rows."""
+
+    def __init__(self, base: Tensors, adapter: Adapter) -> None:
+        """InputError where the adapter does not fit the model."""
+        self.base, self.adapter = base, adapter
+        known = set(base.names())
+        for name in {*adapter.changes, *adapter.token_rows} - known:
+            raise InputError(
+                f"the adapter changes {name}", "a tensor of the base", "use the base that it was trained on"
+            )
+        for name, change in adapter.changes.items():
+            _check_fit(name, change, base.info(name).shape)
+
+    @cached_property
+    def _row_of(self) -> dict[int, int]:
+        return {token: row for row, token in enumerate(self.adapter.token_ids)}
+
+    def slices(self, name: str) -> Iterator[tuple[int, Floats64]]:
+        """(first row, float64 rows) after folding."""
+        change, rows = self.adapter.changes.get(name), self.adapter.token_rows.get(name)
+        for start, weight in self.base.slices(name):
+            if change is not None:
+                yield start, change.apply(weight, start)
+            elif rows is not None:
+                for token, row in self._row_of.items():
+                    if start <= token < start + len(weight):
+                        weight[token - start] = rows[row]
+                yield start, weight
+            else:
+                yield start, weight
+
+    def whole(self, name: str) -> Floats64:
+        """A whole tensor after folding."""
+        return np.concatenate([rows for _, rows in self.slices(name)])
+
+
+def _check_fit(name: str, change: Change, shape: tuple[int, ...]) -> None:
+    have = {
+        "so8_out": change.r_out is None or len(change.r_out) * BLOCK == shape[0],
+        "so8_in": change.r_in is None or len(change.r_in) * BLOCK == shape[1],
+        "lora_a": change.lora_a is None or change.lora_a.shape[1] == shape[1],
+        "lora_b": change.lora_b is None or change.lora_b.shape[0] == shape[0],
+    }
+    wrong = [part for part, fits in have.items() if not fits]
+    if wrong:
+        raise InputError(f"{', '.join(wrong)} of {name} does not fit {list(shape)}", "an adapter trained on this base")
+
+
+def read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """(first data byte, header) of a safetensors file."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("header longer than the file")
+            header: dict[str, Any] = json.loads(file.read(length))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as safetensors: {error}", "a whole safetensors file") from error
+    return 8 + length, header
+
+
+def shard_names(folder: Path) -> list[str]:
+    """The safetensors files of a Hub-layout folder, in order."""
+    if (folder / INDEX).is_file():
+        return sorted(set(durable.read_json(folder / INDEX)["weight_map"].values()))
+    return ["model.safetensors"]
+
+
+def write_folded(source: Path, folded: Folded, target: Path) -> int:
+    """Write one shard folded, in the very layout of `source`; give the number of changed tensors.
+
+    The header is copied, untouched tensors byte for byte; the others are cast once to their own dtype.
+    """
+    data_at, header = read_header(source)
+    header.pop("__metadata__", None)
+    changed = 0
+    with durable.open_for_write(target) as file, source.open("rb") as head:
+        file.write(head.read(data_at))
+        for name in sorted(header, key=lambda name: header[name]["data_offsets"][0]):
+            if not folded.adapter.touches(name):
+                file.write(folded.base.raw(name).data)
+                continue
+            changed += 1
+            for _, rows in folded.slices(name):
+                file.write(narrow(rows, header[name]["dtype"], name).tobytes())
+    return changed
+
+
+def _widen(data: NDArray[np.uint8], dtype: str) -> Floats64:
+    if dtype == "BF16":
+        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return data.view("<f4" if dtype == "F32" else "<f2").astype(np.float64)
+
+
+def narrow(values: Floats64, dtype: str, name: str) -> NDArray[Any]:
+    """Cast once from float64, to nearest even; InputError where a value would not be finite.
+
+    bf16 comes as uint16 bits, through float32 (numpy has no bf16): that differs from one rounding in ties only.
+    """
+    with np.errstate(over="ignore"):
+        cast: NDArray[Any] = values.astype(np.float16 if dtype == "F16" else np.float32)
+    result: NDArray[Any] = _bf16_bits(cast) if dtype == "BF16" else cast
+    finite = (result & 0x7F80) != 0x7F80 if dtype == "BF16" else np.isfinite(result)
+    if not finite.all():
+        lost = int((~finite).sum())
+        raise InputError(
+            f"{name}: {lost} value(s) are not finite as {dtype}; the largest is {np.abs(values[~finite]).max():.6g}",
+            f"finite values within {dtype}'s range" + (f", at most {HALF_MAX:g}" if dtype == "F16" else ""),
+            "use a base whose weights fit",
+        )
+    return result
+
+
+def _bf16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounding = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return ((bits + rounding) >> np.uint32(16)).astype(np.uint16)
