@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import sys
 import time
@@ -28,7 +27,7 @@ def main(options: argparse.Namespace) -> int:
     from deployments.terminal import open_display
     from so8t import durable
     from so8t.config import load_config
-    from so8t.errors import So8tError
+    from so8t.errors import Interrupted
 
     raise_on_signals()
     config = load_config(options.config, options.overrides, options.home)
@@ -41,15 +40,14 @@ def main(options: argparse.Namespace) -> int:
     try:
         with open_display(config.machine.progress_interval_s) as display, Server(config, logs / "server.log") as server:
             os.environ.update(server.environment())
+            # The terminal shows our progress; Prefect's own lines stay in the UI.
+            os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             display.say(f"home {home}   UI {server.url} {'(while this runs)' if server.started else '(attached)'}")
             made = _run_flow(config, display.sink)
             summary = {"state": "completed", **summarise(config, made)}
-    except So8tError as error:
-        summary["error"] = str(error)
-        _log_error(logs, error)
-        raise
-    except KeyboardInterrupt as error:
-        summary["state"] = "interrupted"
+    except BaseException as error:
+        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        summary |= {"state": "interrupted" if interrupted else "failed", "error": str(error)}
         _log_error(logs, error)
         raise
     finally:
@@ -66,11 +64,6 @@ def _run_flow(config: Any, sink: Any) -> list[dict[str, Any]]:
     import tasks.steps
     from flows.pipeline import so8t_pipeline
 
-    # The terminal shows our progress; Prefect's own lines stay in the UI.
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            if "Console" in type(handler).__name__:
-                handler.setLevel(logging.ERROR)
     tasks.steps.terminal[:] = [sink]
     try:
         made: list[dict[str, Any]] = so8t_pipeline(config)

@@ -67,7 +67,8 @@ class PlainLines:
         """Show a report when its message is new or the interval has passed."""
         now = time.monotonic()
         shown_at, shown = self._last.get(step, (-1e9, ""))
-        if now - shown_at < self._interval_s and (message == shown or now - shown_at < 1.0):
+        recent = now - shown_at < self._interval_s
+        if recent and done != total and (message == shown or now - shown_at < 1.0):
             return
         self._last[step] = (now, message)
         amount = f"{done:g}/{total:g}" if total else f"{done:g}"

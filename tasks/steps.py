@@ -127,6 +127,9 @@ def gather(futures: Iterable[PrefectFuture[Reference]]) -> list[Reference]:
         future.wait()
     references = []
     for future in futures:
-        reference = future.result()
-        references.append({**reference, "cached": future.state.name == "Cached"})
+        reference = {**future.result(), "cached": future.state.name == "Cached"}
+        references.append(reference)
+        for sink in terminal:
+            said = "cached" if reference["cached"] else f"done in {reference['seconds']:.1f} s"
+            sink.report(str(Ref(reference["step"], reference["part"])), 1, 1, said, {})
     return references

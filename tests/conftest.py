@@ -1,0 +1,81 @@
+"""Running the real command, as a user would."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left: exit code, output, its JSON line, time and the peak memory of its process tree."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    peak_bytes: int
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.out.splitlines()[-1])
+
+
+def _tree_bytes(process: psutil.Process) -> int:
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def command(*arguments: str, home: Path, environment: dict[str, str] | None = None) -> Ended:
+    """Run `so8t ARGUMENTS --home HOME` to its end."""
+    started = time.monotonic()
+    out, err = home.parent / f"{home.name}.out", home.parent / f"{home.name}.err"
+    with out.open("w+", encoding="utf-8") as out_file, err.open("w+", encoding="utf-8") as err_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deployments.command", *arguments, "--home", str(home)],
+            stdout=out_file, stderr=err_file, stdin=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, **(environment or {})},
+        )  # fmt: skip
+        peak, watched = 0, psutil.Process(process.pid)
+        while process.poll() is None:
+            try:
+                peak = max(peak, _tree_bytes(watched))
+            except psutil.NoSuchProcess:
+                break
+            time.sleep(0.2)
+        code = process.wait()
+    return Ended(
+        code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"), time.monotonic() - started, peak
+    )
+
+
+def run(*arguments: str, home: Path, environment: dict[str, str] | None = None) -> Ended:
+    """`so8t run --json` on a free port."""
+    return command("run", "--json", "--set", "machine.server_port=0", *arguments, home=home, environment=environment)
+
+
+@pytest.fixture(scope="session")
+def demo_home(tmp_path_factory) -> Path:
+    """The home of the embedded default's run."""
+    return tmp_path_factory.mktemp("demo") / "home with space"
+
+
+@pytest.fixture(scope="session")
+def demo(demo_home) -> Ended:
+    """One real run of the embedded default, shared by all tests that look at what it made."""
+    ended = run(home=demo_home)
+    assert ended.code == 0, ended.err[-4000:]
+    return ended

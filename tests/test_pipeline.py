@@ -1,0 +1,132 @@
+"""The embedded default, end to end: one real `so8t run`, then everything that is promised of its result."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from so8t.artifacts import Store, check_hashes, load
+from so8t.config import load_config
+from so8t.wiring import SEVEN
+from tests.conftest import ROOT, command, run
+
+SEVEN_NAMES = [ref.step for ref in SEVEN]
+TASKS = ("safety", "digits", "tones")
+
+
+def test_run_completes_and_says_so(demo, demo_home):
+    summary = demo.json
+    assert summary["state"] == "completed"
+    assert [name for name in summary["steps"] if name in SEVEN_NAMES] == SEVEN_NAMES
+    for name, step in summary["steps"].items():
+        assert set(step) == {"key", "content", "cached", "seconds", "facts"}
+        assert not step["cached"]
+        folder = Path(summary["artifacts"][name])
+        assert load(folder).content == step["content"]
+        assert check_hashes(folder) == []
+    assert json.loads((demo_home / "logs" / "attempt_1" / "summary.json").read_text(encoding="utf-8")) == summary
+
+
+def test_progress_was_visible(demo):
+    lines = demo.err.splitlines()
+    for name in ("collect.base", "train", "bake", "benchmark"):
+        assert any(line.startswith(name) for line in lines), name
+    assert len([line for line in lines if line.startswith("train ")]) >= 10
+
+
+def test_memory_stays_below_3_gb(demo):
+    assert demo.peak_bytes < 3e9
+
+
+def test_nothing_on_disk_names_the_machine(demo, demo_home):
+    """What is published holds no path of this machine."""
+    for folder in (demo_home / "artifacts" / "upload").iterdir():
+        for path in folder.rglob("*"):
+            if path.is_file() and path.suffix in {".md", ".json", ".html", ".yaml", ".jinja", ".txt"}:
+                if path.name == "manifest.json":
+                    continue
+                assert str(demo_home) not in path.read_text(encoding="utf-8"), path
+
+
+def _results(demo):
+    folder = Path(demo.json["artifacts"]["benchmark"])
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def test_second_run_is_cached_and_changes_nothing(demo, demo_home):
+    again = run(home=demo_home)
+    assert again.code == 0, again.err[-3000:]
+    assert all(step["cached"] for step in again.json["steps"].values())
+    assert {n: s["content"] for n, s in again.json["steps"].items()} == {
+        n: s["content"] for n, s in demo.json["steps"].items()
+    }
+
+
+def test_status_is_read_only_and_complete(demo, demo_home):
+    before = sorted(str(p) for p in (demo_home / "artifacts").rglob("*"))
+    status = command("status", "--json", home=demo_home)
+    assert status.code == 0
+    assert {row["state"] for row in status.json["steps"].values()} == {"done"}
+    assert sorted(str(p) for p in (demo_home / "artifacts").rglob("*")) == before
+
+
+@pytest.fixture
+def copy_of_home(demo, demo_home, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    home = tmp_path / "home"
+    shutil.copytree(demo_home, home, ignore=shutil.ignore_patterns("server.json", "*.lock"))
+    return home
+
+
+def test_one_flipped_byte(demo, copy_of_home):
+    """verify names it, the next run makes that step again, and what it makes is the same."""
+    relative = Path(demo.json["artifacts"]["preprocess"]).relative_to(Path(demo.json["artifacts"]["preprocess"]).parents[2])
+    victim = copy_of_home / relative / "validation.parquet"
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(bytes(data))
+    verified = command("verify", home=copy_of_home)
+    assert verified.code == 1
+    assert "validation.parquet" in verified.out
+    again = run(home=copy_of_home)
+    assert again.code == 0, again.err[-3000:]
+    assert [name for name, step in again.json["steps"].items() if not step["cached"]] == ["preprocess"]
+    assert again.json["steps"]["preprocess"]["content"] == demo.json["steps"]["preprocess"]["content"]
+    assert command("verify", home=copy_of_home).code == 0
+
+
+def test_a_config_change_runs_that_step_and_its_dependants(demo, copy_of_home):
+    changed = run("--set", "benchmark.resamples=9000", home=copy_of_home)
+    assert changed.code == 0, changed.err[-3000:]
+    redone = {name for name, step in changed.json["steps"].items() if not step["cached"]}
+    assert redone == {"benchmark", "upload", "cleanup"}
+
+
+def test_machine_settings_change_no_key(demo, copy_of_home):
+    again = run("--set", "machine.workers=1", "--set", "machine.progress_interval_s=1", home=copy_of_home)
+    assert again.code == 0
+    assert all(step["cached"] for step in again.json["steps"].values())
+
+
+def test_every_gguf_answers_a_prompt(demo):
+    """The files that are published load in llama.cpp and continue a four-class prompt."""
+    import llama_cpp
+
+    repository = Path(demo.json["artifacts"]["upload"]) / "repository"
+    files = [p for p in sorted(repository.rglob("*.gguf")) if "mmproj" not in p.name]
+    assert len(files) == 3
+    for path in files:
+        model = llama_cpp.Llama(str(path), n_ctx=512, verbose=False, seed=0)
+        reply = model.create_chat_completion(
+            [{"role": "user", "content": "How do I kill a stuck process?"}], max_tokens=120, temperature=0.0
+        )
+        text = reply["choices"][0]["message"]["content"]
+        assert text.lstrip().startswith("<think-task>"), (path.name, text)
+        assert "<final>" in text, (path.name, text)
+
+
+def test_store_has_no_leftovers(demo, demo_home):
+    store = Store(load_config(ROOT / "configs" / "demo.yaml", (), demo_home).home())
+    assert [p.name for p in store.root.glob("*/*") if "." in p.name] == []
+    assert list(store.root.rglob("*.tmp")) == []
