@@ -1,0 +1,106 @@
+"""Broken text: rules for what breaks in known ways, and an isolation forest for what is merely odd.
+
+Each removal names its reason. A forest alone explains nothing, so a row that it proposes goes only when one
+feature is also far from its language's median, and that feature is the reason.
+"""
+
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+
+from so8t.preprocess.normalise import compare_key
+from so8t.records import Record
+
+ROWS_MIN = 50  # fewer rows of a language say too little about what is odd
+SCALE_MIN = 0.1  # most rows have no digit at all: the deviation of such a share is zero
+# UTF-8 read as Shift_JIS (three kanji that nearly every such text holds), and UTF-8 read as Latin-1.
+_MOJIBAKE = re.compile(r"[\ufffd縺繧繝]|[ÃÂãâÐÑåäæçèé][\u0080-\u00bf‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ€]")
+_MASK = re.compile(r"\[[A-Z_]+\]")
+_WORD = re.compile(r"\w+")
+FEATURES = (
+    "log_length", "kana", "kanji", "latin", "digits", "symbols", "spaces", "distinct", "longest_run", "zlib_ratio", "word_length",
+)  # fmt: skip
+
+
+def broken(text: str) -> str:
+    """Why a text is broken, or "". Masks of personal data do not count."""
+    text = _MASK.sub("", text)
+    solid = [c for c in text if not c.isspace()]
+    if len(compare_key(text)) < 3:
+        return "too short"
+    if len(_MOJIBAKE.findall(text)) >= 2:
+        return "mojibake"
+    if text.count("|") >= 4:
+        return "fragments between bars"
+    words = _WORD.findall(text.lower())
+    if len(solid) >= 10 and len(set(solid)) / len(solid) < 0.15:
+        return "one character repeated"
+    if len(words) >= 8 and Counter(words).most_common(1)[0][1] / len(words) > 0.5:
+        return "one word repeated"
+    if sum(c.isalpha() for c in solid) / len(solid) < 0.3:
+        return "hardly any letters"
+    return ""
+
+
+def features(text: str) -> list[float]:
+    """The numbers named in FEATURES; shares are of all characters."""
+    text = _MASK.sub("", text) or " "
+    kinds = Counter(map(_kind, text))
+    share = {name: kinds[name] / len(text) for name in ("kana", "kanji", "latin", "digits", "symbols", "spaces")}
+    run = longest = 1
+    for before, after in pairwise(text):
+        run = run + 1 if before == after else 1
+        longest = max(longest, run)
+    raw = text.encode("utf-8")
+    words = _WORD.findall(text)
+    return [
+        float(np.log(len(text))),
+        *share.values(),
+        len(set(text)) / len(text),
+        longest / len(text),
+        len(zlib.compress(raw, 6)) / len(raw),
+        float(np.log(np.mean([len(word) for word in words]))) if words else 0.0,
+    ]
+
+
+def _kind(c: str) -> str:
+    if c.isspace():
+        return "spaces"
+    if "\u3040" <= c <= "\u30ff":
+        return "kana"
+    if "\u3400" <= c <= "\u9fff":
+        return "kanji"
+    if c.isdigit():
+        return "digits"
+    return "latin" if unicodedata.category(c)[0] == "L" else "symbols"
+
+
+def odd(records: list[Record], worst: float, z_limit: float, seed: int) -> dict[int, str]:
+    """Row numbers to drop and why; each language is judged by its own rows."""
+    reasons: dict[int, str] = {}
+    for language in sorted({record.language for record in records}):
+        rows = [row for row, record in enumerate(records) if record.language == language]
+        if len(rows) < ROWS_MIN:
+            continue
+        values = np.array([features(records[row].prompt) for row in rows])
+        centre = np.median(values, axis=0)
+        # 1.4826 times the median deviation is the standard deviation of a normal distribution.
+        scale = np.maximum(1.4826 * np.median(np.abs(values - centre), axis=0), SCALE_MIN)
+        z = np.abs(values - centre) / scale
+        for place in _isolated(z, worst, seed):
+            feature = int(z[place].argmax())
+            if z[place, feature] >= z_limit:
+                reasons[rows[place]] = f"odd {FEATURES[feature]}, {z[place, feature]:.0f} deviations"
+    return reasons
+
+
+def _isolated(z: np.ndarray, worst: float, seed: int) -> list[int]:
+    from sklearn.ensemble import IsolationForest
+
+    scores = IsolationForest(n_estimators=100, random_state=seed, n_jobs=1).fit(z).score_samples(z)
+    order = np.argsort(scores, kind="stable")
+    return sorted(int(row) for row in order[: int(np.ceil(worst * len(z)))])

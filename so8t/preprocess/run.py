@@ -1,0 +1,191 @@
+"""Cleans, labels and splits what was collected.
+
+Writes train, validation, test .parquet; nsfw.parquet (a pool of its own); model_labelled.parquet (train rows
+whose class only the labeller gave, without a reply); removed.parquet with a `reason` for each row, masked
+like the rest; data_card.json and data_card.md.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from so8t import durable, records
+from so8t.errors import InputError
+from so8t.labels import Label
+from so8t.preprocess import card, duplicates, labeller, pii, quality, split
+from so8t.preprocess.config import Preprocess
+from so8t.preprocess.pictures import UnreadableMedia, picture
+from so8t.progress import Progress
+from so8t.records import Record
+from so8t.step import Facts, Inputs
+
+PHASES = 6
+Removed = list[tuple[Record, str]]
+
+
+@dataclass
+class _Notes:
+    masked: Counter[str] = field(default_factory=Counter)
+    labeller: dict[str, Any] | None = None
+    review: list[dict[str, Any]] = field(default_factory=list)
+    opposite_pairs: int = 0
+
+
+def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Facts:
+    """See the module. The same rows in any order give the same files."""
+    collected = inputs["collected"].path
+    notes = _Notes()
+    removed: Removed = []
+    progress.update(0, PHASES, "masking personal data")
+    rows = split.canonical([_masked(record, notes.masked) for record in records.iterate(collected / "records.parquet")])
+    nsfw, rows = [r for r in rows if r.nsfw], [r for r in rows if not r.nsfw]
+    progress.update(1, PHASES, "quality")
+    rows = _take(rows, _poor(rows, config), removed)
+    progress.update(2, PHASES, "duplicates and splits")
+    rows = _split(rows, config, notes, removed)
+    progress.update(3, PHASES, "labels")
+    rows, by_model = _label(rows, config, notes, removed)
+    progress.update(4, PHASES, "pictures")
+    rows = _draw(rows, config, removed, progress)
+    progress.update(5, PHASES, "writing")
+    return _write(rows, nsfw, by_model, removed, notes, durable.read_json(collected / "sources.json")["sources"], out)
+
+
+def _masked(record: Record, counts: Counter[str]) -> Record:
+    prompt, found = pii.mask(record.prompt)
+    response, more = pii.mask(record.response)
+    counts.update(found + more)
+    return record.with_(prompt=prompt, response=response) if found or more else record
+
+
+def _take(rows: list[Record], reasons: dict[int, str], removed: Removed) -> list[Record]:
+    """The rows without a reason against them; the others go to `removed`."""
+    removed += [(rows[row], reason) for row, reason in sorted(reasons.items())]
+    return [record for row, record in enumerate(rows) if row not in reasons]
+
+
+def _poor(rows: list[Record], config: Preprocess) -> dict[int, str]:
+    texts = [row for row, record in enumerate(rows) if record.modality == "text"]
+    reasons = {row: reason for row in texts if (reason := quality.broken(rows[row].prompt))}
+    rest = [row for row in texts if row not in reasons]
+    odd = quality.odd([rows[row] for row in rest], config.quality_worst, config.quality_z, config.seed)
+    return reasons | {rest[place]: reason for place, reason in odd.items()}
+
+
+def _split(rows: list[Record], config: Preprocess, notes: _Notes, removed: Removed) -> list[Record]:
+    rows = _take(rows, _same_media(rows), removed)
+    texts = [record for record in rows if record.modality == "text"]
+    pairs = duplicates.find_pairs([record.prompt for record in texts], config.same_group, config.seed)
+    dropped = duplicates.drop(texts, pairs, config.near_duplicate)
+    notes.opposite_pairs = sum(texts[pair.first].label != texts[pair.second].label for pair in pairs)
+    place = {row: new for new, row in enumerate(row for row in range(len(texts)) if row not in dropped)}
+    pairs = [
+        duplicates.Pair(place[pair.first], place[pair.second], pair.jaccard)
+        for pair in pairs
+        if pair.first in place and pair.second in place
+    ]
+    kept, conflicts = split.assign(_take(texts, dropped, removed), pairs, config)
+    others, more = split.assign([record for record in rows if record.modality != "text"], [], config)
+    removed += [(record, split.CONFLICT) for record in conflicts + more]
+    return kept + others
+
+
+def _same_media(rows: list[Record]) -> dict[int, str]:
+    """Exact copies of a picture or a sound; the first one in canonical order stays."""
+    first: dict[bytes, str] = {}
+    reasons = {}
+    for row, record in enumerate(rows):
+        if record.modality != "text":
+            digest = hashlib.blake2b(record.media, digest_size=16).digest()
+            if digest in first:
+                reasons[row] = f"exact duplicate of {first[digest]}"
+            first.setdefault(digest, record.id)
+    return reasons
+
+
+def _label(
+    rows: list[Record], config: Preprocess, notes: _Notes, removed: Removed
+) -> tuple[list[Record], list[Record]]:
+    """(rows with a human label and how likely the labeller finds it, train rows that the labeller labelled)."""
+    texts = [record for record in rows if record.modality == "text"]
+    learnt = [record for record in texts if record.label >= 0 and record.split != "test"]
+    model = labeller.fit(learnt, config.seed)
+    likely: dict[str, float] = {}
+    if model:
+        notes.labeller, notes.review = model.facts, labeller.review(learnt, model, config.review_max)
+        likely = {r.id: float(p[r.label]) for r, p in zip(learnt, model.out_of_fold, strict=True)}
+        tested = [record for record in texts if record.label >= 0 and record.split == "test"]
+        if tested:
+            likely |= {
+                r.id: float(p[r.label]) for r, p in zip(tested, model.predict([r.prompt for r in tested]), strict=True)
+            }
+    kept = [r.with_(label_confidence=round(likely.get(r.id, r.label_confidence), 6)) for r in rows if r.label >= 0]
+    by_model = []
+    for record in (r for r in rows if r.label < 0):
+        if record.split != "train":
+            removed.append((record, "held out, but nobody has labelled it"))
+            continue
+        label, confidence = Label.ESCALATION, 0.0
+        if model and record.modality == "text":
+            label, confidence = labeller.decide(model.predict([record.prompt])[0], config.label_confidence_min)
+        by_model.append(record.with_(label=int(label), label_source="model", label_confidence=round(confidence, 6)))
+    return kept, by_model
+
+
+def _draw(rows: list[Record], config: Preprocess, removed: Removed, progress: Progress) -> list[Record]:
+    drawn = []
+    for done, record in enumerate(rows):
+        if record.modality == "text":
+            drawn.append(record)
+            continue
+        if done % 200 == 0:
+            progress.update(4 + done / len(rows), PHASES, "pictures")
+        try:
+            drawn.append(record.with_(image=picture(record, config)))
+        except UnreadableMedia as reason:
+            removed.append((record, str(reason)))
+    return drawn
+
+
+def _write(
+    rows: list[Record],
+    nsfw: list[Record],
+    by_model: list[Record],
+    removed: Removed,
+    notes: _Notes,
+    sources: list[dict[str, Any]],
+    out: Path,
+) -> Facts:
+    for name in card.SPLITS:
+        part = [record for record in rows if record.split == name]
+        if not part:
+            raise InputError(
+                f"no row fell into the {name} split", "more rows", "collect more, or change preprocess.seed"
+            )
+        records.write(out / f"{name}.parquet", part)
+    records.write(out / "nsfw.parquet", nsfw)
+    records.write(out / "model_labelled.parquet", by_model)
+    removed.sort(key=lambda pair: pair[0].id)
+    records.write(
+        out / "removed.parquet", [record for record, _ in removed], {"reason": [reason for _, reason in removed]}
+    )
+    extra = {
+        "masked": dict(sorted(notes.masked.items())),
+        "labeller": notes.labeller,
+        "review": notes.review,
+        "opposite_pairs": notes.opposite_pairs,
+        "model_labelled": _by_class(by_model),
+    }
+    whole = card.build(rows, nsfw, removed, sources, extra)
+    durable.write_json(out / "data_card.json", whole)
+    durable.write_text(out / "data_card.md", card.markdown(whole))
+    return {
+        name: whole[name] for name in ("rows", "class", "modality", "removed", "masked", "labeller", "model_labelled")
+    }
+
+
+def _by_class(rows: Iterable[Record]) -> dict[str, int]:
+    return dict(sorted(Counter(record.klass.name for record in rows).items()))
