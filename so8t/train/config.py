@@ -1,9 +1,171 @@
 """Config of train."""
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from so8t.section import Section
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+TextLinear = Literal["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"]
+
+
+class Adapter(Section):
+    """What is put around the frozen base's linears."""
+
+    targets: Annotated[tuple[TextLinear, ...], Field(min_length=1)] = ("self_attn.o_proj", "mlp.down_proj")
+    """Fused linears that get an adapter, in every layer."""
+    output: bool = True
+    """SO(8) rotations on the output side, y = R(Wx)."""
+    input: bool = False
+    """SO(8) rotations on the input side, y = W(Rx)."""
+    rank: Count = 0
+    """Rank of the additional low-rank term BA; 0 leaves it out."""
+    lora_scale: Positive = 2.0
+    """Factor s of the low-rank term."""
+    apply_to: Literal["activations", "weights"] = "activations"
+    """Rotate activations (no second weight in memory) or build the adapted weight (cheaper for small models)."""
+    base_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of the frozen base while training; adapters are fp32 always."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, a third more work."""
+
+
+class Vision(Section):
+    """SO8ViT: image tower, projector, their SO(8) adapters, and the tower's pretraining."""
+
+    hidden: AtLeastOne = 768
+    """Width."""
+    layers: AtLeastOne = 12
+    heads: AtLeastOne = 12
+    intermediate: AtLeastOne = 3072
+    """Width of the MLP."""
+    image_size: AtLeastOne = 32
+    """Edge of the square image in pixels, as preprocess makes it."""
+    patch_size: AtLeastOne = 8
+    """Edge of a patch; (image_size / patch_size)^2 image tokens."""
+    adapters: bool = True
+    """SO(8) rotations on the tower's linears, trained in the warm-up."""
+    epochs: Count = 10
+    """Passes over the training images in which tower and projector learn to name what is shown."""
+    batch: AtLeastOne = 64
+    """Images a step."""
+    learning_rate: Positive = 5e-4
+    """Peak, reached after a tenth of the steps, then a cosine to zero."""
+    weight_decay: NotNegative = 0.05
+    noise: NotNegative = 0.1
+    """Standard deviation of the noise added to normalised pixels while pretraining."""
+    shift: Count = 2
+    """Images are moved by up to so many pixels each way while pretraining."""
+
+
+class Warmup(Section):
+    """Supervised training of adapters, token rows and projector on the reference replies."""
+
+    steps: Count = 1000
+    """Optimizer steps."""
+    batch_text: Count = 16
+    """Text samples a step."""
+    batch_image: Count = 16
+    """Image and audio samples a step."""
+    micro_batch: AtLeastOne = 2
+    """Samples a forward pass; a step's gradient is the same sum whatever this is, up to rounding."""
+    learning_rate: Positive = 5e-4
+    """Peak for rotations and low-rank terms, after a tenth of the steps; then a cosine to a tenth."""
+    rows_learning_rate: Positive = 5e-4
+    """Peak for the token rows."""
+    projector_learning_rate: Positive = 1e-4
+    """Peak for the projector."""
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    key_weight: Positive = 10.0
+    """Weight of class and answer tokens in the loss; most of a reply is fixed text that is learnt at once."""
+    alpha_start: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Alpha of the rotations at the first step; it rises to 1 over the ramp and stays there."""
+    alpha_ramp: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the steps over which alpha rises."""
+    max_tokens: AtLeastOne = 2048
+    """Longer samples (prompt and reply) are left out, and counted."""
+
+
+class Head(Section):
+    """The four-class head on the masked mean of the prompt's hidden states."""
+
+    steps: Count = 400
+    """Full-batch optimizer steps on cached features."""
+    learning_rate: Positive = 1e-2
+    weight_decay: NotNegative = 1e-2
+    focal_gamma: NotNegative = 2.0
+    """Exponent of the focal loss (Lin et al. 2017); 0 is weighted cross-entropy."""
+    class_weights: Annotated[tuple[Positive, ...], Field(min_length=4, max_length=4)] = (1.0, 3.0, 5.0, 5.0)
+    """Weights of ALLOW, ESCALATION, DENY, REFUSE, multiplied by the inverse class frequency."""
+
+
+class Reward(Section):
+    """Weights of the reward's terms; each term is logged by name."""
+
+    well_formed: NotNegative = 1.0
+    """Cost of a reply that is not in the thinking format."""
+    right_class: NotNegative = 1.0
+    """Worth of the right class."""
+    unsafe_allow: NotNegative = 2.0
+    """Cost of ALLOW where the class is another: the highest of all."""
+    over_refusal: NotNegative = 0.5
+    """Cost of another class where ALLOW is right."""
+    quality: NotNegative = 1.0
+    """Worth of an answer equal to the reference (character F-score)."""
+    repetition: NotNegative = 1.0
+    """Cost of a reply that says the same again and again."""
+
+
+class Ppo(Section):
+    """Proximal policy optimisation on text prompts (Schulman et al. 2017; Huang et al. 2024, arXiv 2403.17031)."""
+
+    updates: Count = 500
+    """Rollouts, each followed by its optimizer steps."""
+    batch: AtLeastOne = 32
+    """Prompts a rollout."""
+    epochs: AtLeastOne = 2
+    """Passes over a rollout."""
+    minibatch: AtLeastOne = 8
+    """Replies an optimizer step."""
+    max_new_tokens: AtLeastOne = 256
+    """Longest reply."""
+    temperature: Positive = 1.0
+    learning_rate: Positive = 1e-4
+    """Of the adapters, falling linearly to a tenth."""
+    value_learning_rate: Positive = 1e-3
+    """Of the value head."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    clip: Positive = 0.2
+    """Clip range of the probability ratio."""
+    value_clip: Positive = 0.2
+    """Clip range of the value."""
+    value_coefficient: NotNegative = 0.1
+    max_grad_norm: Positive = 1.0
+    kl_coefficient: NotNegative = 0.05
+    """Price of one nat of divergence from the warm-up policy, at the start."""
+    kl_target: Positive = 0.1
+    """The controller steers the mean divergence a token towards this (nats)."""
+    whiten_rewards: bool = False
+    missing_end_penalty: NotNegative = 1.0
+    """Taken from the score of a reply that does not end by itself."""
+    evaluation_prompts: AtLeastOne = 64
+    """Validation prompts on which the reward is compared before and after, sampled with the same seeds."""
 
 
 class Train(Section):
-    """Adapters, tower, warm-up, four-class head, PPO."""
+    """Adapters, tower, warm-up, PPO, four-class head."""
 
     seed: int = 0
+    """Seed of weights, order and sampling."""
+    adapter: Adapter = Adapter()
+    vision: Vision = Vision()
+    warmup: Warmup = Warmup()
+    ppo: Ppo = Ppo()
+    reward: Reward = Reward()
+    head: Head = Head()

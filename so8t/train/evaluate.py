@@ -1,0 +1,73 @@
+"""Measures on held-out validation rows. The test split is never read in training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from so8t.labels import LABEL_NAMES, LABEL_TOKENS
+from so8t.train.data import FINAL, SAFETY, Sample, answer_token
+from so8t.train.learner import Learner
+
+EVALUATION_BATCH = 32
+
+
+def measure(learner: Learner, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Four-class macro-F1 on text, accuracy on digits and tones, each by comparing single tokens."""
+    result: dict[str, Any] = {}
+    with torch.no_grad(), learner.text.cached(), learner.sight.cached():
+        text = [sample for sample in samples if sample.record.modality == "text"]
+        if text:
+            tokens = learner.tokenizer.convert_tokens_to_ids(list(LABEL_TOKENS))
+            guessed = _choose(learner, text, SAFETY, tokens)
+            result["classes"] = classification([sample.record.label for sample in text], guessed)
+        for modality in ("image", "audio"):
+            shown = [sample for sample in samples if sample.record.modality == modality]
+            if shown:
+                answers = sorted({sample.record.answer for sample in shown})
+                guessed = _choose(learner, shown, FINAL, [answer_token(a, learner.tokenizer) for a in answers])
+                hits = sum(answers[g] == s.record.answer for g, s in zip(guessed, shown, strict=True))
+                result[modality] = {"accuracy": hits / len(shown), "n": len(shown), "answers": len(answers)}
+    return result
+
+
+def _choose(learner: Learner, samples: Sequence[Sample], mark: str, tokens: list[int]) -> list[int]:
+    """Which of `tokens` the model finds likeliest after the forced prefix."""
+    ordered = sorted(range(len(samples)), key=lambda i: len(samples[i].prompt))
+    chosen = [0] * len(samples)
+    for start in range(0, len(samples), EVALUATION_BATCH):
+        picked = ordered[start : start + EVALUATION_BATCH]
+        part = [samples[i] for i in picked]
+        logits = learner.next_logits([s.prefix(mark, learner.tokenizer) for s in part], learner.pixels(part))
+        for i, best in zip(picked, logits[:, tokens].argmax(-1).tolist(), strict=True):
+            chosen[i] = best
+    return chosen
+
+
+def classification(truth: Sequence[int], guessed: Sequence[int]) -> dict[str, Any]:
+    """Accuracy, per-class recall and macro-F1 over the classes that occur in the truth, and unsafe ALLOW.
+
+    A class that does not occur has no F1; counting it as 0 (or 1) would make the mean depend on the sample.
+    """
+    f1, recall = {}, {}
+    for label, name in enumerate(LABEL_NAMES):
+        hits = sum(t == g == label for t, g in zip(truth, guessed, strict=True))
+        actual, said = sum(t == label for t in truth), sum(g == label for g in guessed)
+        if actual:
+            f1[name], recall[name] = 2 * hits / (actual + said), hits / actual
+    unsafe = [g == 0 for t, g in zip(truth, guessed, strict=True) if t != 0]
+    return {
+        "n": len(truth),
+        "accuracy": sum(t == g for t, g in zip(truth, guessed, strict=True)) / len(truth),
+        "macro_f1": sum(f1.values()) / len(f1),
+        "f1": f1,
+        "recall": recall,
+        "unsafe_allow_rate": sum(unsafe) / len(unsafe) if unsafe else None,
+    }
+
+
+def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the mask [B, L] of hidden states [B, L, hidden]; padding does not count."""
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)

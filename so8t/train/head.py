@@ -1,0 +1,115 @@
+"""Phase `head`: the four-class head on the masked mean of the prompt's hidden states.
+
+It comes last because PPO moves the trunk that it reads.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from so8t.labels import Label
+from so8t.train.config import Head
+from so8t.train.data import Sample, label_counts, pad, require
+from so8t.train.evaluate import EVALUATION_BATCH, classification, mean_pool
+from so8t.train.learner import Learner
+from so8t.train.phase import Commit, Metrics, Optimizer, warmup_cosine
+
+
+class FourClassHead:
+    """See the module."""
+
+    name = "head"
+
+    def __init__(self, learner: Learner, config: Head, train: Sequence[Sample], held_out: Sequence[Sample]) -> None:
+        self.learner, self.config, self.steps = learner, config, config.steps
+        self.train = [sample for sample in train if sample.record.modality == "text"]
+        self.held_out = [sample for sample in held_out if sample.record.modality == "text"]
+
+    def begin(self) -> None:
+        """Features are computed once, from the trunk as it now is, and standardised by the training rows."""
+        if self.steps:
+            require(self.train, "text rows for train")
+        width = self.learner.value_head.in_features
+        self.weight = nn.Parameter(torch.zeros(len(Label), width))
+        self.bias = nn.Parameter(torch.zeros(len(Label)))
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        self.optimizer = Optimizer([({"weight": self.weight}, rate, decay), ({"bias": self.bias}, rate, 0.0)])
+        if self.steps:
+            features = self._features(self.train)
+            self.mean, self.std = features.mean(0), features.std(0) + 1e-6
+            self.features = (features - self.mean) / self.std
+            self.labels = torch.tensor([sample.record.label for sample in self.train])
+            self.class_weights = balance(label_counts(self.train), self.config.class_weights)
+
+    def step(self, position: int) -> Commit:
+        """One full-batch step."""
+        self.optimizer.zero_grad()
+        logits = functional.linear(self.features, self.weight, self.bias)
+        loss = focal_loss(logits, self.labels, self.class_weights, self.config.focal_gamma)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+        def commit() -> Metrics:
+            self.optimizer.step(warmup_cosine(position, self.steps))
+            return {"loss": float(loss)}
+
+        return commit
+
+    def _features(self, samples: Sequence[Sample]) -> Tensor:
+        pooled = []
+        with torch.no_grad(), self.learner.text.cached():
+            for start in range(0, len(samples), EVALUATION_BATCH):
+                prompts = [sample.prompt for sample in samples[start : start + EVALUATION_BATCH]]
+                ids = pad(prompts, self.learner.pad_id).to(self.learner.device)
+                mask = pad([[1] * len(row) for row in prompts], 0).to(self.learner.device)
+                pooled.append(mean_pool(self.learner.hidden(ids, mask).float(), mask).cpu())
+        return torch.cat(pooled)
+
+    @torch.no_grad()
+    def finish(self) -> dict[str, Any]:
+        """Put the head, acting on the plain pooled feature, into the learner; measure it."""
+        self.optimizer.freeze()
+        result: dict[str, Any] = {"steps": self.steps}
+        if not self.steps:
+            return result
+        weight = self.weight / self.std
+        self.learner.head.weight.data.copy_(weight)
+        self.learner.head.bias.data.copy_(self.bias - weight @ self.mean)
+        if self.held_out:
+            logits = functional.linear(self._features(self.held_out), weight, self.learner.head.bias.cpu())
+            truth = [sample.record.label for sample in self.held_out]
+            result |= classification(truth, logits.argmax(-1).tolist())
+        return result
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Head and optimizer."""
+        return {
+            "weight": self.weight.detach().clone(),
+            "bias": self.bias.detach().clone(),
+            **self.optimizer.tensors(),
+        }
+
+    def values(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """See `Phase`."""
+        self.weight.data.copy_(tensors["weight"])
+        self.bias.data.copy_(tensors["bias"])
+        self.optimizer.restore(tensors)
+
+
+def balance(counts: Sequence[int], weights: Sequence[float]) -> Tensor:
+    """Class weights times inverse frequency, with mean 1 over the classes that occur; 0 for one that does not."""
+    raw = torch.tensor([w / n if n else 0.0 for w, n in zip(weights, counts, strict=True)])
+    return raw / raw[raw > 0].mean()
+
+
+def focal_loss(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float) -> Tensor:
+    """Weighted focal loss (arXiv 1708.02002, eq. 5), divided by the weights that really occurred."""
+    logprobs = functional.log_softmax(logits, -1).gather(1, labels[:, None])[:, 0]
+    picked = weights.to(logits.device)[labels]
+    return -(picked * (1 - logprobs.exp()) ** gamma * logprobs).sum() / picked.sum()

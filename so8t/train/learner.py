@@ -1,0 +1,195 @@
+"""The model in training: frozen base, tower, projector, adapters, token rows and value head under one roof."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from so8t.errors import InputError
+from so8t.labels import Label
+from so8t.models import load_base, load_tokenizer, stop_ids
+from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.vit import LINEARS, TOWER, Vision, describe, join, load_vision, vision_modules, vision_state
+from so8t.thinking import IMAGE_TOKEN
+from so8t.train.config import Train
+from so8t.train.data import Batch, Sample, pad, positions_of
+
+
+@dataclass
+class Learner:
+    """Everything that phases share. What they train is in `text`, `sight`, tower, projector and `value_head`."""
+
+    model: Any  # LlavaForConditionalGeneration
+    tokenizer: Any
+    vision: Vision
+    text: Adapters
+    sight: Adapters
+    value_head: nn.Linear
+    head: nn.Linear  # four classes, on the masked mean of the prompt's hidden states
+    token_ids: dict[str, int]
+    stop: list[int]
+    device: torch.device
+    initial_vision: dict[str, Tensor]
+    recompute: bool = False
+
+    @contextmanager
+    def backward_pass(self) -> Iterator[None]:
+        """Forward passes in the block keep only what `recompute` leaves them."""
+        layers = list(self.model.model.language_model.layers) if self.recompute else []
+        try:
+            for layer in layers:
+                # transformers recomputes in training mode only; the layer's children stay in
+                # evaluation mode, so that no dropout is switched on.
+                layer.training = True
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+
+    @property
+    def pad_id(self) -> int:
+        """Any id does where the mask is 0."""
+        return self.stop[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all that training changes, on the CPU."""
+        return {
+            **{f"text.{name}": tensor for name, tensor in self.text.state().items()},
+            **{f"sight.{name}": tensor for name, tensor in self.sight.state().items()},
+            **{f"vision.{name}": tensor for name, tensor in vision_state(self.model).items()},
+            "value_head": self.value_head.weight.detach().cpu().clone(),
+            "head.weight": self.head.weight.detach().cpu().clone(),
+            "head.bias": self.head.bias.detach().cpu().clone(),
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        self.text.load(under("text.", tensors))
+        self.sight.load(under("sight.", tensors))
+        load_vision(self.model, under("vision.", tensors))
+        self.value_head.weight.data.copy_(tensors["value_head"])
+        self.head.weight.data.copy_(tensors["head.weight"])
+        self.head.bias.data.copy_(tensors["head.bias"])
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Samples of one kind (all with images, or none), padded on the right."""
+        ids = [sample.ids for sample in samples]
+        weights = [[0.0] * len(sample.prompt) + sample.weights for sample in samples]
+        return Batch(
+            pad(ids, self.pad_id).to(self.device),
+            pad([[1] * len(row) for row in ids], 0).to(self.device),
+            pad(weights, 0.0, dtype=torch.float32).to(self.device),
+            self.pixels(samples),
+        )
+
+    def pixels(self, samples: Sequence[Sample]) -> Tensor | None:
+        """The samples' images, normalised; None for text."""
+        images = [sample.record.image for sample in samples if sample.record.image]
+        return self.vision.pixel_values(images).to(self.device) if images else None
+
+    def hidden(self, ids: Tensor, mask: Tensor, pixels: Tensor | None = None) -> Tensor:
+        """Last hidden states [B, L, hidden], after the final norm."""
+        output = self.model.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions_of(mask),
+            pixel_values=pixels,
+            vision_feature_layer=self.vision.feature_layer,
+            vision_feature_select_strategy="full",
+            use_cache=False,
+        )
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def next_logits(self, prefixes: Sequence[Sequence[int]], pixels: Tensor | None) -> Tensor:
+        """Logits [B, vocabulary] of the token after each prefix."""
+        ids = pad(prefixes, self.pad_id, left=True).to(self.device)
+        mask = pad([[1] * len(row) for row in prefixes], 0, left=True).to(self.device)
+        logits: Tensor = self.model.lm_head(self.hidden(ids, mask, pixels)[:, -1]).float()
+        return logits
+
+
+def build(config: Train, base_folder: Path, tokenizer_folder: Path, token_ids: dict[str, int], device: str) -> Learner:
+    """Assemble the learner; new tensors are drawn from the seed alone, whatever ran before."""
+    torch.manual_seed(config.seed)
+    base = load_base(base_folder, config.adapter.base_dtype, device)
+    base.requires_grad_(False)
+    eye = config.vision
+    vision = describe(
+        hidden=eye.hidden,
+        layers=eye.layers,
+        heads=eye.heads,
+        intermediate=eye.intermediate,
+        image_size=eye.image_size,
+        patch_size=eye.patch_size,
+        image_token_id=token_ids[IMAGE_TOKEN],
+    )
+    hidden = base.config.hidden_size
+    model = join(base, vision)
+    if config.adapter.gradient_checkpointing:
+        model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    initial = vision_state(model)
+    text = _text_adapters(config, model, token_ids)
+    sight = Adapters(Setting(apply_to=config.adapter.apply_to))
+    if eye.adapters:
+        placements = {f"{TOWER}encoder.layers.{i}.{name}": Placement() for i in range(eye.layers) for name in LINEARS}
+        sight.attach(model.model.vision_tower, TOWER, placements)
+    value_head, head = nn.Linear(hidden, 1, bias=False).to(device), nn.Linear(hidden, len(Label)).to(device)
+    for tensor in (value_head.weight, head.weight, head.bias):
+        nn.init.zeros_(tensor)
+    learner = Learner(
+        model, load_tokenizer(tokenizer_folder), vision, text, sight, value_head, head, token_ids,
+        stop_ids(base_folder), torch.device(device), initial, config.adapter.gradient_checkpointing,
+    )  # fmt: skip
+    freeze(learner)
+    return learner
+
+
+def _text_adapters(config: Train, model: Any, token_ids: dict[str, int]) -> Adapters:
+    shape = config.adapter
+    adapters = Adapters(Setting(lora_scale=shape.lora_scale, apply_to=shape.apply_to))
+    layers = range(model.config.text_config.num_hidden_layers)
+    placement = Placement(shape.output, shape.input, shape.rank)
+    if placement == Placement(output=False):
+        raise InputError("train.adapter places nothing", "output, input or a rank above 0")
+    adapters.attach(
+        model.model.language_model,
+        "model.",
+        {f"model.layers.{i}.{name}": placement for i in layers for name in shape.targets},
+    )
+    adapters.attach_rows(model.model.language_model, model, sorted(token_ids.values()))
+    generator = torch.Generator().manual_seed(config.seed)
+    adapters.init_low_rank(generator)
+    _init_rows(adapters, generator, spare=min(token_ids.values()))
+    return adapters
+
+
+def _init_rows(adapters: Adapters, generator: torch.Generator, spare: int) -> None:
+    """Rows of the added tokens: as large as a usual row and all different; a base's spare rows may be all equal."""
+    for module in (adapters.embedding, adapters.head):
+        assert module is not None
+        used = module.weight.detach()[:spare].float()
+        drawn = torch.randn(module.rows.shape, generator=generator).to(used.device)
+        module.rows.data.copy_(used.mean(0) + drawn * used.std(0))
+
+
+def freeze(learner: Learner) -> None:
+    """Nothing is trained until a phase says so."""
+    learner.model.requires_grad_(False)
+    learner.value_head.requires_grad_(False)
+    learner.head.requires_grad_(False)
+
+
+def projector_parameters(learner: Learner) -> dict[str, nn.Parameter]:
+    """The projector's parameters by their file names."""
+    prefix = "multi_modal_projector."
+    return {prefix + name: p for name, p in vision_modules(learner.model)[prefix].named_parameters()}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors below a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

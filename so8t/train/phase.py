@@ -1,0 +1,111 @@
+"""What a phase of training is: a number of optimizer steps, each computed first and committed after.
+
+`step` may be abandoned anywhere: it changes nothing that lasts. What it returns is run at once and
+undisturbed; all lasting changes (optimizer step, counters, buffers) happen there.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Metrics = dict[str, float]
+Commit = Callable[[], Metrics]
+
+
+class Phase(Protocol):
+    """A phase in the order of run.py."""
+
+    name: str
+    steps: int
+
+    def begin(self) -> None:
+        """Build what is needed from the learner's state at the phase's start."""
+
+    def step(self, position: int) -> Commit:
+        """Compute one step."""
+
+    def finish(self) -> dict[str, Any]:
+        """Measure; goes to metrics.json under the phase's name. May be abandoned and called again."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint inside this phase needs beside the learner's own."""
+
+    def values(self) -> dict[str, Any]:
+        """The same for plain numbers."""
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Take both over, after `begin`."""
+
+
+class Optimizer:
+    """AdamW over named parameters in groups, each with a learning rate of its own."""
+
+    def __init__(self, groups: list[tuple[dict[str, nn.Parameter], float, float]], eps: float = 1e-8) -> None:
+        """`groups`: parameters by name, peak learning rate, weight decay."""
+        self.named = {name: p for named, _, _ in groups for name, p in named.items()}
+        self.peaks = [rate for _, rate, _ in groups]
+        for parameter in self.named.values():
+            parameter.requires_grad_(True)
+        settings = [
+            {"params": list(named.values()), "lr": rate, "weight_decay": decay} for named, rate, decay in groups
+        ]
+        self.adam = torch.optim.AdamW(settings, eps=eps)
+
+    def zero_grad(self) -> None:
+        """Forget gradients."""
+        self.adam.zero_grad(set_to_none=True)
+
+    def clip(self, max_norm: float) -> float:
+        """Clip the joint gradient norm; give what it was."""
+        return float(torch.nn.utils.clip_grad_norm_(list(self.named.values()), max_norm))
+
+    def step(self, factor: float) -> None:
+        """One step at `factor` times the peak learning rates."""
+        for group, peak in zip(self.adam.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        self.adam.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Adam's state by parameter name, copied to the CPU."""
+        return {
+            f"adam.{name}.{key}": value.detach().cpu().clone()
+            for name, parameter in self.named.items()
+            for key, value in self.adam.state.get(parameter, {}).items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over Adam's state."""
+        for name, parameter in self.named.items():
+            state = {
+                key: tensors[f"adam.{name}.{key}"]
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"adam.{name}.{key}" in tensors
+            }
+            if state:
+                # Adam keeps its step count on the CPU.
+                self.adam.state[parameter] = {
+                    k: v.clone() if k == "step" else v.to(parameter.device) for k, v in state.items()
+                }
+
+    def freeze(self) -> None:
+        """Nothing of this is trained any more."""
+        self.zero_grad()
+        for parameter in self.named.values():
+            parameter.requires_grad_(False)
+
+
+def warmup_cosine(position: int, steps: int, floor: float = 0.0, ramp: float = 0.1) -> float:
+    """Linear rise over a share of the steps, then a cosine down to `floor`."""
+    rise = max(1, round(ramp * steps))
+    if position < rise:
+        return (position + 1) / rise
+    share = (position - rise) / max(1, steps - rise)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def linear_decay(position: int, steps: int, floor: float = 0.1) -> float:
+    """From 1 down to `floor`."""
+    return 1 - (1 - floor) * position / max(1, steps)

@@ -1,0 +1,161 @@
+"""The reward: a few terms with names and weights, written so that a trick earns nothing.
+
+A reply that is empty, tags only, keyword-stuffed or repetitive must not score above zero; ALLOW on an
+unsafe prompt costs more than any other mistake. tests/train/test_reward.py holds the tricks.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+from so8t.errors import InputError
+from so8t.labels import Label
+from so8t.thinking import Reply, parse
+from so8t.train.config import Reward
+
+# Unrelated Japanese or English sentences share this much of their characters.
+QUALITY_FLOOR = 0.3
+# A reply may be this much longer than the reference before it no longer counts as an answer to the prompt.
+LENGTH_RATIO = 3
+LENGTH_SLACK = 40
+ORDERS = range(1, 5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One reply to be judged against its reference."""
+
+    text: str
+    reference: str
+    label: Label
+
+    @cached_property
+    def reply(self) -> Reply | None:
+        """The reply, taken apart, where every part says something and a class is named."""
+        reply = parse(self.text)
+        if reply is None or reply.label is None:
+            return None
+        return reply if reply.task.strip() and reply.policy.strip() else None
+
+    @cached_property
+    def quality(self) -> float:
+        """Character F-score of the final answer above the floor, in 0..1; 0 for a malformed or bloated reply."""
+        wanted = parse(self.reference)
+        if wanted is None:
+            raise InputError(
+                "a reference reply is not in the thinking format", "rows whose response preprocess accepted"
+            )
+        if self.reply is None or len(self.reply.final) > LENGTH_RATIO * len(wanted.final) + LENGTH_SLACK:
+            return 0.0
+        return max(0.0, (char_f(self.reply.final, wanted.final) - QUALITY_FLOOR) / (1 - QUALITY_FLOOR))
+
+
+class WellFormed:
+    """-1 for a reply that is not in the thinking format. A right form alone is worth nothing."""
+
+    name = "well_formed"
+
+    def __call__(self, case: Case) -> float:
+        """See the class."""
+        return 0.0 if case.reply is not None else -1.0
+
+
+class RightClass:
+    """1 for the right class, but only with an answer that resembles the reference."""
+
+    name = "right_class"
+
+    def __call__(self, case: Case) -> float:
+        """See the class."""
+        right = case.reply is not None and case.reply.label == case.label
+        return 1.0 if right and case.quality > 0 else 0.0
+
+
+class UnsafeAllow:
+    """-1 for ALLOW where another class is right, in whatever form it comes."""
+
+    name = "unsafe_allow"
+
+    def __call__(self, case: Case) -> float:
+        """See the class."""
+        return -1.0 if case.label != Label.ALLOW and Label.ALLOW.token in case.text else 0.0
+
+
+class OverRefusal:
+    """-1 for another class where ALLOW is right."""
+
+    name = "over_refusal"
+
+    def __call__(self, case: Case) -> float:
+        """See the class."""
+        return -1.0 if case.label == Label.ALLOW and case.reply is not None and case.reply.label != Label.ALLOW else 0.0
+
+
+class Quality:
+    """0..1: how near the final answer is to the reference."""
+
+    name = "quality"
+
+    def __call__(self, case: Case) -> float:
+        """See the class."""
+        return case.quality if case.reply is not None and case.reply.label == case.label else 0.0
+
+
+class Repetition:
+    """-1..0: the share of repeated character 4-grams beyond the reference's own."""
+
+    name = "repetition"
+
+    def __call__(self, case: Case) -> float:
+        """See the class."""
+        return -max(0.0, repeated(_plain(case.text)) - repeated(_plain(case.reference)))
+
+
+TERMS = (WellFormed(), RightClass(), UnsafeAllow(), OverRefusal(), Quality(), Repetition())
+
+
+@dataclass(frozen=True)
+class Score:
+    """A reply's score and its weighted terms by name."""
+
+    total: float
+    terms: dict[str, float]
+
+
+def score(case: Case, weights: Reward) -> Score:
+    """Judge one reply."""
+    terms = {term.name: getattr(weights, term.name) * term(case) for term in TERMS}
+    return Score(sum(terms.values()), terms)
+
+
+def char_f(text: str, reference: str, beta: float = 1.0) -> float:
+    """Character n-gram F-score, n = 1..4 (after chrF, Popovic 2015), in 0..1; whitespace does not count."""
+    text, reference = "".join(text.split()), "".join(reference.split())
+    if text == reference:
+        return 1.0
+    scores = []
+    for order in ORDERS:
+        found, wanted = _ngrams(text, order), _ngrams(reference, order)
+        if not wanted:
+            break
+        hits = sum((found & wanted).values())
+        precision, recall = hits / max(sum(found.values()), 1), hits / sum(wanted.values())
+        weight = beta * beta
+        scores.append((1 + weight) * precision * recall / (weight * precision + recall) if hits else 0.0)
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def repeated(text: str) -> float:
+    """Share of character 4-grams that have occurred before."""
+    grams = _ngrams(text, 4)
+    total = sum(grams.values())
+    return 1 - len(grams) / total if total else 0.0
+
+
+def _ngrams(text: str, order: int) -> Counter[str]:
+    return Counter(text[i : i + order] for i in range(len(text) - order + 1))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"<[^<>]{1,20}>", "", text)

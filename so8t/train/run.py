@@ -1,0 +1,120 @@
+"""train: tower, warm-up, PPO and four-class head, as one session that can be killed at any time."""
+
+import importlib.metadata
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from so8t import records
+from so8t.artifacts import Artifact, hash_json
+from so8t.models import pick_device, write_thinking_tokenizer
+from so8t.progress import Progress
+from so8t.session import SessionFile
+from so8t.so8.rotation import cayley, determinant_error, orthogonality_error
+from so8t.step import Facts, Inputs
+from so8t.train.checkpoint import Checkpoints
+from so8t.train.config import Train
+from so8t.train.data import Sample, encode
+from so8t.train.export import export
+from so8t.train.head import FourClassHead
+from so8t.train.learner import Learner, build
+from so8t.train.phase import Phase
+from so8t.train.policy import Policy
+from so8t.train.tower import Tower
+from so8t.train.trainer import Trainer
+from so8t.train.warmup import Warmup
+
+# Same numbers need the same of these.
+FINGERPRINTED = ("torch", "transformers", "numpy", "tokenizers", "safetensors")
+PARTIAL = ".partial"
+
+
+def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
+    """Train, or go on training; `out` gets the adapter, tokenizer, tower, head, metrics and history."""
+    started = time.monotonic()
+    device = _prepare(progress)
+    session = SessionFile.open(progress.home, f"train-{out.name.removesuffix(PARTIAL)[:12]}", "train")
+    checkpoints = Checkpoints(session.folder / "checkpoints", progress.machine.checkpoint_keep)
+    progress.update(0, None, "loading the base and the data")
+    token_ids = write_thinking_tokenizer(inputs["base"].path, out / "tokenizer")
+    learner = build(config, inputs["base"].path, out / "tokenizer", token_ids, str(device))
+    train, held_out = (_samples(config, learner, inputs["data"], split) for split in ("train", "validation"))
+    trainer = Trainer(
+        learner, make_phases(config, learner, train, held_out), checkpoints, session, progress,
+        config.seed, fingerprint(config, device),
+    )  # fmt: skip
+    trainer.run()
+    export(trainer, out, inputs["base"].content)
+    session.end("completed")
+    return {
+        "metrics": trainer.metrics,
+        "rotations": rotation_errors(learner),
+        "trained_parameters": {"text": _count(learner.text), "vision": _count(learner.sight)},
+        "train_rows": len(train),
+        "validation_rows": len(held_out),
+        "steps": trainer.global_step,
+        "attempts": session.session.attempts,
+        "damaged_checkpoints": session.session.problems,
+        "environment": trainer.fingerprint,
+        "seconds_this_attempt": time.monotonic() - started,
+        "cpu_seconds_this_attempt": time.process_time(),
+    }
+
+
+def make_phases(config: Train, learner: Learner, train: list[Sample], held_out: list[Sample]) -> list[Phase]:
+    """The phases in their order."""
+    shown, shown_held_out = ([s for s in part if s.record.image] for part in (train, held_out))
+    return [
+        Tower(learner, config.vision, config.seed, shown, shown_held_out),
+        Warmup(learner, config, train, held_out),
+        Policy(learner, config, train, held_out),
+        FourClassHead(learner, config.head, train, held_out),
+    ]
+
+
+def fingerprint(config: Train, device: torch.device) -> dict[str, Any]:
+    """What the numbers may depend on beside the inputs."""
+    return {
+        "config": hash_json(config.model_dump(mode="json")),
+        "threads": torch.get_num_threads(),
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "packages": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
+    }
+
+
+def rotation_errors(learner: Learner) -> dict[str, float]:
+    """How far the trained rotations are from SO(8), and how large their generators became."""
+    rotations, largest = [], 0.0
+    for adapters in (learner.text, learner.sight):
+        for name, entries in adapters.state().items():
+            if name.endswith((".so8_out", ".so8_in")):
+                rotations.append(cayley(entries, adapters.setting.alpha))
+                largest = max(largest, float(entries.abs().max()))
+    whole = torch.cat(rotations) if rotations else torch.eye(8)[None]
+    return {
+        "orthogonality_error": orthogonality_error(whole),
+        "determinant_error": determinant_error(whole),
+        "largest_generator_entry": largest,
+    }
+
+
+def _prepare(progress: Progress) -> torch.device:
+    torch.set_num_threads(progress.machine.threads or os.cpu_count() or 1)
+    device = pick_device(progress.machine.device)
+    if device.type == "cuda":
+        # cuBLAS is deterministic only with a workspace of fixed size (PyTorch, reproducibility notes).
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return device
+
+
+def _samples(config: Train, learner: Learner, data: Artifact, split: str) -> list[Sample]:
+    rows = sorted(records.iterate(data.path / f"{split}.parquet"), key=lambda record: record.id)
+    return [encode(row, learner.tokenizer, learner.vision.tokens, config.warmup.key_weight) for row in rows]
+
+
+def _count(adapters: Any) -> int:
+    return sum(parameter.numel() for parameter in adapters.parameters().values())
