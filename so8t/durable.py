@@ -110,7 +110,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
                 "free space on that volume",
                 "free some space or move the home with --home DIR, then run the same command: it goes on from here",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise ResourceError(
                 f"cannot write {path}: {error.strerror}",
                 "a folder that you may write",

@@ -68,6 +68,7 @@ def _worth_retrying(task_: Any, task_run: Any, state: State) -> bool:
 def run_step(step: str, part: str, key: str, config: Config) -> Reference:
     """Make the artifact (in a child process where the step asks for one) and refer to it."""
     ref, store = Ref(step, part), Store(config.home())
+    held = store.find(step, key) is not None
     logger = get_run_logger()
     sinks: tuple[Sink, ...] = (
         PlainLines(logger.info, config.machine.progress_interval_s * 2),
@@ -85,7 +86,8 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
         "key": artifact.manifest.key,
         "content": artifact.content,
         "seconds": artifact.seconds,
-        "cached": False,
+        # Killed between the commit and this line, the store has it and Prefect does not know.
+        "cached": held,
     }
 
 
@@ -127,7 +129,8 @@ def gather(futures: Iterable[PrefectFuture[Reference]]) -> list[Reference]:
         future.wait()
     references = []
     for future in futures:
-        reference = {**future.result(), "cached": future.state.name == "Cached"}
+        reference = future.result()
+        reference = {**reference, "cached": reference["cached"] or future.state.name == "Cached"}
         references.append(reference)
         for sink in terminal:
             said = "cached" if reference["cached"] else f"done in {reference['seconds']:.1f} s"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,10 @@ def _tree_bytes(process: psutil.Process) -> int:
 def command(*arguments: str, home: Path, environment: dict[str, str] | None = None) -> Ended:
     """Run `so8t ARGUMENTS --home HOME` to its end."""
     started = time.monotonic()
-    out, err = home.parent / f"{home.name}.out", home.parent / f"{home.name}.err"
-    with out.open("w+", encoding="utf-8") as out_file, err.open("w+", encoding="utf-8") as err_file:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "deployments.command", *arguments, "--home", str(home)],
-            stdout=out_file, stderr=err_file, stdin=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, **(environment or {})},
+            stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, **(environment or {})},
         )  # fmt: skip
         peak, watched = 0, psutil.Process(process.pid)
         while process.poll() is None:
@@ -57,9 +57,9 @@ def command(*arguments: str, home: Path, environment: dict[str, str] | None = No
                 break
             time.sleep(0.2)
         code = process.wait()
-    return Ended(
-        code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"), time.monotonic() - started, peak
-    )
+        out.seek(0)
+        err.seek(0)
+        return Ended(code, out.read(), err.read(), time.monotonic() - started, peak)
 
 
 def run(*arguments: str, home: Path, environment: dict[str, str] | None = None) -> Ended:

@@ -81,7 +81,9 @@ def copy_of_home(demo, demo_home, tmp_path) -> Path:
 
 def test_one_flipped_byte(demo, copy_of_home):
     """verify names it, the next run makes that step again, and what it makes is the same."""
-    relative = Path(demo.json["artifacts"]["preprocess"]).relative_to(Path(demo.json["artifacts"]["preprocess"]).parents[2])
+    relative = Path(demo.json["artifacts"]["preprocess"]).relative_to(
+        Path(demo.json["artifacts"]["preprocess"]).parents[2]
+    )
     victim = copy_of_home / relative / "validation.parquet"
     data = bytearray(victim.read_bytes())
     data[len(data) // 2] ^= 1

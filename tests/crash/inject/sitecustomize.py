@@ -21,7 +21,9 @@ def _install(step: str, nth: int) -> None:
             fired = Path(os.environ["SO8T_KILL_ROOT"])
             if seen["n"] == nth and not fired.exists():
                 fired.write_text(path, encoding="utf-8")
-                os.kill(int(os.environ["SO8T_KILL_PID"]) if "SO8T_KILL_PID" in os.environ else os.getppid(), signal.SIGKILL)
+                os.kill(
+                    int(os.environ["SO8T_KILL_PID"]) if "SO8T_KILL_PID" in os.environ else os.getppid(), signal.SIGKILL
+                )
                 os.kill(os.getpid(), signal.SIGKILL)
         real(source, target)
 
