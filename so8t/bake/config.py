@@ -69,7 +69,9 @@ class Gates(Section):
     image_cosine_min: Share = 0.9999
     """Image embeddings of transformers and of the mmproj file, the least alike token."""
     answer_tokens_max: Annotated[int, Field(ge=1)] = 16
-    """Greedy tokens of the image answer that must be the same in both."""
+    """Greedy tokens of the image answer that are compared."""
+    answer_regret_max: Annotated[float, Field(ge=0)] = 0.05
+    """How much worse, by the live model's logits, a token of llama.cpp's image answer may be: 0 is the same answer."""
     quantized: Quantized = Quantized()
     """Ceilings by type."""
 

@@ -1,0 +1,155 @@
+"""The measurements behind the gates: each takes files, gives gates."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from so8t import models
+from so8t.bake.config import Gates, Loss
+from so8t.bake.gate import Gate
+from so8t.bake.parity import Floats, Parity, cosine_min
+from so8t.bake.quantize import fallbacks, tensor_types
+from so8t.bake.reference import Chats, Live
+from so8t.errors import StepFailed
+from so8t.llama import KV, ImageReader, Llama, Part
+from so8t.records import Record
+from so8t.thinking import ADDED_TOKENS, IMAGE_TOKEN
+
+ODD_TEXTS = (
+    "", " ", "  two  spaces  ", "\n", "\n\n\n", "\t tab", "a\u3000b", "line\r\nline", "\x00\x01\x7f\x1b[0m", "\u200b\ufeff\u00a0",
+    "😀👩‍👩‍👧‍👦🇯🇵", "①㈱㍻ﾊﾝｶｸ", "髙﨑𠮷野家", "Ünïcödé ẞ", "0123456789*#", "<|user|>\n", "<|end|>\n\n  x", "<|assistant|> y", "</s> z",
+    "<think-task", "<final >", "< final>", "<s>", "<unk>", "▁", "▁▁x", "a▁b",
+)  # fmt: skip
+
+
+def measure(path: Path, ids: list[list[int]], reference: list[Floats], threads: int, kv: KV) -> Parity:
+    """Compare a GGUF's logits with the reference's on whole chats."""
+    parity = Parity()
+    with Llama(path, context=max(map(len, ids)), kv=kv, threads=threads) as model:
+        for tokens, logits in zip(ids, reference, strict=True):
+            parity.add(logits, model.logits([tokens]), tokens)
+    return parity
+
+
+def loss_gates(name: str, parity: Parity, loss: Loss) -> list[Gate]:
+    """The three ceilings of a quantized file."""
+    return [
+        Gate(f"{name} mean KL", parity.kl, loss.kl_max),
+        Gate(f"{name} top-1", parity.top1, loss.top1_min, ">="),
+        Gate(f"{name} perplexity ratio", parity.perplexity_ratio, loss.perplexity_ratio_max),
+        Gate(f"{name} logits not finite", parity.not_finite, 0),
+    ]
+
+
+def tokenizer_texts(tokenizer: Any, prompts: list[str], count_max: int = 400) -> list[str]:
+    """Prompts, chats, chats with every added token in them, and odd strings."""
+    prompts = prompts[: count_max // 2]
+    chats = [models.chat_text(tokenizer, prompt) for prompt in prompts]
+    tagged = [
+        f"{chats[0]}{before}{token}{after}"
+        for token in ADDED_TOKENS
+        for before in ("", " ", "\n")
+        for after in ("7", " 七", "\n\nx")
+    ]
+    odd = [text for odd in ODD_TEXTS for text in (odd, models.chat_text(tokenizer, odd))]
+    return list(dict.fromkeys([*prompts, *chats, *tagged, *odd]))
+
+
+def tokenizer_gates(path: Path, tokenizer: Any, texts: Iterable[str]) -> list[Gate]:
+    """Zero texts may have other ids in llama.cpp than in transformers."""
+    with Llama(path, vocab_only=True) as model:
+        wrong = [text for text in texts if model.tokenize(text) != models.reply_ids(tokenizer, text)]
+    return [Gate("texts tokenised differently", len(wrong), 0, detail=repr(wrong[0]) if wrong else "")]
+
+
+def metadata_gates(path: Path, tokenizer: Any, hf: Path, name: str) -> list[Gate]:
+    """Name, special tokens, stop tokens and chat template as read back from a file."""
+    with Llama(path, vocab_only=True) as model:
+        special = model.special_ids()
+        first = tokenizer("a")["input_ids"][0]
+        wanted: dict[str, tuple[Any, Any]] = {
+            "general.name": (model.metadata("general.name"), name),
+            "bos": (special["bos"], tokenizer.bos_token_id),
+            "eos": (special["eos"], tokenizer.eos_token_id),
+            "add_bos_token": (special["add_bos"], first == tokenizer.bos_token_id),
+            "stop tokens": (model.ends(), models.stop_ids(hf)),
+            "chat template": (model.metadata("tokenizer.chat_template"), tokenizer.chat_template),
+        }
+    wrong = [f"{key}: {found!r}, wanted {right!r}" for key, (found, right) in wanted.items() if found != right]
+    return [Gate(f"{path.name} metadata that differ", len(wrong), 0, detail="; ".join(wrong))]
+
+
+def type_gates(path: Path, kind: str) -> list[Gate]:
+    """F16 files hold F16 and F32 only; quantized ones what was planned, without fallbacks."""
+    types = tensor_types(path)
+    if kind == "F16":
+        odd = [name for name, (found, _) in types.items() if found not in ("F16", "F32")]
+    else:
+        odd = [f"{entry['tensor']} is {entry['type']}" for entry in fallbacks(types, kind)]
+    counts = Counter(found for found, _ in types.values())
+    detail = ", ".join(odd[:3]) if odd else ", ".join(f"{count} {found}" for found, count in sorted(counts.items()))
+    return [Gate(f"{path.name} tensors of another type", len(odd), 0, detail=detail)]
+
+
+def finite_gate(path: Path) -> Gate:
+    """Values of a file's F16 and F32 tensors that are infinite or not a number."""
+    lost = 0
+    for tensor in gguf.GGUFReader(path).tensors:
+        if tensor.tensor_type.name in ("F16", "F32"):
+            lost += int((~np.isfinite(tensor.data)).sum())
+    return Gate(f"{path.name} values not finite", lost, 0)
+
+
+def image_gates(
+    model_path: Path, mmproj: Path, live: Live, chats: Chats, tokenizer: Any, gates: Gates, threads: int
+) -> list[Gate]:
+    """Embeddings, prompt tokens and the greedy answer of the image path, transformers against llama.cpp."""
+    row, answer = chats.images[0], live.answer
+    with Llama(model_path, threads=threads) as model, ImageReader(mmproj, model) as reader:
+        cosine = min(
+            cosine_min(embedding, reader.embed(image.image))
+            for embedding, image in zip(live.embeddings, chats.images, strict=True)
+        )
+        text = image_prompt(tokenizer, row, reader.marker)
+        parts = reader.split(text, row.image)
+        wanted = _text_parts(models.prompt_ids(tokenizer, row.prompt, len(live.embeddings[0])), tokenizer)
+        differ = sum(list(part) != right for part, right in zip(_ids_of(parts), wanted, strict=True))
+        found = np.stack([
+            reader.last_logits(text, row.image),
+            *(model.last_logits([*parts, answer.ids[:count]]) for count in range(1, len(answer.logits))),
+        ])  # fmt: skip
+    return [
+        Gate("image embeddings, least cosine", cosine, gates.image_cosine_min, ">="),
+        Gate("image prompt, parts tokenised differently", differ, 0),
+        Gate("image answer, regret of greedy tokens", regret(answer.logits, found), gates.answer_regret_max),
+    ]
+
+
+def regret(reference_BV: Floats, found_BV: Floats) -> float:
+    """The most that a token which the found model prefers is worse by the reference's logits; 0 for the same answer."""
+    rows = np.arange(len(reference_BV))
+    worse = reference_BV.max(-1) - reference_BV[rows, found_BV.argmax(-1)]
+    return float(worse.max())
+
+
+def image_prompt(tokenizer: Any, row: Record, marker: str) -> str:
+    """The chat text of an image question with llama.cpp's marker in the image's place."""
+    text = models.chat_text(tokenizer, f"{IMAGE_TOKEN}\n{row.prompt}")
+    return text.replace(IMAGE_TOKEN, marker, 1)
+
+
+def _ids_of(parts: list[Part]) -> list[list[int]]:
+    found = [list(map(int, part)) for part in parts if not isinstance(part, np.ndarray)]
+    if len(found) != 2:
+        raise StepFailed(f"mtmd made {len(found)} text parts of an image prompt, not 2")
+    return found
+
+
+def _text_parts(ids: list[int], tokenizer: Any) -> list[list[int]]:
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    start, count = ids.index(image_id), ids.count(image_id)
+    return [ids[:start], ids[start + count :]]

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+
+from so8t import models
+from so8t.bake.quantize import model_gguf
+from so8t.errors import InputError
+from so8t.llama import ImageReader, Llama, log_softmax
+from so8t.so8.adapted import load_system
+from tests.bake.conftest import picture
+
+
+@pytest.fixture(scope="module")
+def model(folded):
+    with Llama(model_gguf(folded.path / "gguf"), kv="F32", threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def reader(folded, model):
+    with ImageReader(folded.path / "gguf" / "so8t-phi-3-mmproj-F16.gguf", model) as opened:
+        yield opened
+
+
+def test_context_is_the_original_one(model):
+    assert model.context == 512
+    assert model.metadata("general.name") == "so8t-phi-3"
+    assert model.metadata("no.such.key") == ""
+
+
+def test_scores_are_the_log_softmax_of_the_logits(model):
+    prompt, continuations = model.tokenize("こんにちは、"), [model.tokenize("world"), [5], model.tokenize("世界です")]
+    scores = model.score([prompt], continuations)
+    for ids, found in zip(continuations, scores, strict=True):
+        table = log_softmax(model.logits([prompt + ids]))
+        wanted = [table[len(prompt) - 1 + i, token] for i, token in enumerate(ids)]
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert model.score([prompt], continuations) == scores
+
+
+def test_generation_is_the_argmax_loop(model):
+    prompt = model.tokenize("<|user|>\nhello<|end|>\n<|assistant|>\n")
+    ids = []
+    for _ in range(6):
+        ids.append(int(model.last_logits([prompt + ids]).argmax()))
+    assert model.generate([prompt], 6, stop=[]) == ids
+    assert model.generate([prompt], 6, stop=[ids[3]]) == ids[: ids.index(ids[3])]
+
+
+def test_parts_count_as_one_prompt(model):
+    ids = model.tokenize("one two three four")
+    np.testing.assert_allclose(model.logits([ids[:2], [], ids[2:]]), model.logits([ids]), atol=1e-5)
+
+
+def test_text_comes_back(model):
+    text = "<|user|>\nねこ🐈 and <final>7</final>"
+    assert "ねこ🐈 and" in model.detokenize(model.tokenize(text))
+    assert "<final>" not in model.detokenize(model.tokenize("<|end|>"), special=False)
+
+
+def test_image_embeddings_are_transformers_own(world, reader):
+    system = load_system(world.base.path, world.train.path, adapted=True)
+    images = [picture(seed) for seed in range(3)]
+    with torch.inference_mode():
+        wanted = system.model.get_image_features(pixel_values=system.pixel_values(images)).pooler_output
+    for image, features in zip(images, wanted, strict=True):
+        found, right = reader.embed(image), features.numpy()
+        assert found.shape == right.shape == (16, 256)
+        cosines = (found * right).sum(-1) / np.linalg.norm(found, axis=-1) / np.linalg.norm(right, axis=-1)
+        assert cosines.min() > 0.9999
+    assert np.abs(reader.embed(images[0]) - reader.embed(images[1])).max() > 0.1
+
+
+def test_image_prompt_is_what_transformers_computes(world, model, reader):
+    """Parts by mtmd, parts by our own ids, and mtmd's own evaluation: all three as transformers."""
+    system = load_system(world.base.path, world.train.path, adapted=True)
+    image = picture(9)
+    ids = models.prompt_ids(system.tokenizer, "What is it?", 16)
+    with torch.inference_mode():
+        logits = system.model(input_ids=torch.tensor([ids]), pixel_values=system.pixel_values([image])).logits[0, -1]
+    text = models.chat_text(system.tokenizer, f"{reader.marker}\nWhat is it?")
+    parts = reader.split(text, image)
+    first = ids.index(system.vision.image_token_id)
+    assert [list(parts[0]), list(parts[2])] == [ids[:first], ids[first + 16 :]]
+    for found in (model.last_logits(parts), reader.last_logits(text, image)):
+        np.testing.assert_allclose(found, logits.numpy(), atol=0.02)
+    assert float(logits.std()) > 0.5
+
+
+def test_prompts_that_do_not_fit_are_refused(model, reader):
+    with pytest.raises(InputError, match="a prompt of 513 tokens"):
+        model.logits([[5] * 513])
+    with pytest.raises(InputError, match="a prompt of 0 tokens"):
+        model.logits([[]])
+    with pytest.raises(InputError, match="exactly one image marker"):
+        reader.split("no marker", picture(0))
+
+
+def test_bad_files_are_refused_and_stderr_stays_silent(tmp_path, model, capfd):
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF nonsense")
+    with pytest.raises(InputError, match="llama.cpp cannot load"):
+        Llama(tmp_path / "bad.gguf")
+    with pytest.raises(InputError, match="llama.cpp cannot load"):
+        ImageReader(tmp_path / "bad.gguf", model)
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from so8t import durable
+from so8t.artifacts import hash_file
+from so8t.bake import quantize
+from so8t.bake.config import Quantize
+from so8t.bake.gguf_model import write_model
+from so8t.errors import InputError, StepFailed
+from so8t.so8.merge import Adapter, Folded, Tensors
+
+
+@pytest.mark.parametrize(
+    ("kind", "kinds"),
+    [("Q8_0", {"Q8_0", "F32"}), ("Q4_K_M", {"Q4_K", "Q5_K", "Q6_K", "F32"}), ("Q5_K_M", {"Q5_K", "Q6_K", "F32"})],
+)
+def test_types_are_read_back(folded, progress, tmp_path, kind, kinds):
+    facts = quantize.run(Quantize(type=kind), {"fold": folded}, tmp_path, progress)
+    path = tmp_path / f"so8t-phi-3-{kind}.gguf"
+    assert set(facts["tensor_types"]) == kinds
+    assert facts["fallbacks"] == []
+    assert facts["size_bytes"] == path.stat().st_size < (folded.path / "gguf" / "so8t-phi-3-F16.gguf").stat().st_size
+    assert 4 < facts["bits_per_weight"] < 10
+
+
+def test_bytes_do_not_depend_on_threads_and_a_finished_file_is_kept(folded, progress, tmp_path):
+    source = quantize.model_gguf(folded.path / "gguf")
+    for threads in (1, 2):
+        quantize.quantize(source, tmp_path / f"{threads}.gguf", "Q4_K_M", threads)
+    assert hash_file(tmp_path / "1.gguf") == hash_file(tmp_path / "2.gguf")
+    quantize.run(Quantize(type="Q4_K_M"), {"fold": folded}, tmp_path, progress)
+    path = tmp_path / "so8t-phi-3-Q4_K_M.gguf"
+    assert hash_file(path) == hash_file(tmp_path / "1.gguf")
+    before = path.stat().st_mtime_ns
+    quantize.run(Quantize(type="Q4_K_M"), {"fold": folded}, tmp_path, progress)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_k_quant_of_narrow_columns_is_reported_as_a_fallback(world, tmp_path):
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    config = {
+        **durable.read_json(world.base.path / "config.json"),
+        "hidden_size": 64,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "intermediate_size": 96,
+    }
+    durable.write_json(tmp_path / "config.json", config)
+    torch.manual_seed(0)
+    model = Phi3ForCausalLM(Phi3Config(**{k: v for k, v in config.items() if k not in ("architectures", "model_type")}))
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    folded = Folded(Tensors.of_model(tmp_path), Adapter({}))
+    write_model(
+        tmp_path / "n-F16.gguf",
+        tmp_path,
+        folded,
+        world.train.path / "tokenizer",
+        "n-phi3",
+        "F16",
+        {},
+        lambda done, total: None,
+    )
+    quantize.quantize(tmp_path / "n-F16.gguf", tmp_path / "n-Q4_K_M.gguf", "Q4_K_M", 1)
+    found = quantize.fallbacks(quantize.tensor_types(tmp_path / "n-Q4_K_M.gguf"), "Q4_K_M")
+    assert {entry["type"] for entry in found} == {"Q5_0", "Q5_1", "Q8_0"}
+    assert {entry["columns"] for entry in found} == {64, 96}
+    assert {"blk.0.ffn_down.weight", "output.weight"} <= {entry["tensor"] for entry in found}
+
+
+def test_type_that_nobody_planned_fails():
+    with pytest.raises(StepFailed, match="output.weight became F16"):
+        quantize.fallbacks({"output.weight": ("F16", 256)}, "Q4_K_M")
+
+
+def test_source_that_is_no_gguf_fails_with_llama_cpp_s_words(tmp_path):
+    (tmp_path / "bad-F16.gguf").write_bytes(b"not a model")
+    with pytest.raises(StepFailed, match="could not quantize bad-F16.gguf"):
+        quantize.quantize(tmp_path / "bad-F16.gguf", tmp_path / "out.gguf", "Q8_0", 1)
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds 0 F16 models"):
+        quantize.model_gguf(tmp_path)

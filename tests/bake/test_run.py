@@ -1,0 +1,90 @@
+import shutil
+
+import pytest
+from pydantic import ValidationError
+
+from so8t import durable
+from so8t.bake import quantize, run
+from so8t.bake.config import Bake, Fold, Gates, Loss, Quantize, Quantized
+from so8t.bake.gate import Gate, write_gates
+from so8t.errors import DamagedArtifact, GateFailed
+from tests.bake.conftest import artifact
+
+# Random weights give nearly flat logits, whose order any rounding changes: top-1 means nothing here.
+LOOSE = Gates(quantized=Quantized(Q4_K_M=Loss(kl_max=0.15, top1_min=0.0, perplexity_ratio_max=1.2)), f16_top1_min=0.95)
+
+
+@pytest.fixture(scope="module")
+def inputs(world, folded, progress, tmp_path_factory):
+    out = tmp_path_factory.mktemp("q4")
+    facts = quantize.run(Quantize(type="Q4_K_M"), {"fold": folded}, out, progress)
+    made = {"base": world.base, "train": world.train, "data": world.data, "fold": folded}
+    return {**made, "quantized.Q4_K_M": artifact(out, "bake.quantize", **facts)}
+
+
+def test_all_gates_pass_and_are_written(inputs, progress, tmp_path):
+    facts = run.run(Bake(gates=LOOSE), inputs, tmp_path, progress)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files.json", "gates.json", "gates.md"]
+    gates = {gate["name"]: gate for gate in durable.read_json(tmp_path / "gates.json")}
+    assert all(gate["passed"] for gate in gates.values())
+    assert facts["gates"] == {name: gate["value"] for name, gate in gates.items()}
+    parity = facts["parity"]
+    assert 0 < parity["fold"]["relative_error"] <= 1e-5
+    assert 0 < parity["F32"]["difference_max"] <= 1e-4
+    assert parity["F16"]["kl"] < parity["Q4_K_M"]["kl"]
+    listed = {row["path"]: row for row in durable.read_json(tmp_path / "files.json")}
+    assert {
+        "gguf/so8t-phi-3-F16.gguf",
+        "gguf/so8t-phi-3-mmproj-F16.gguf",
+        "so8t-phi-3-Q4_K_M.gguf",
+        "vision/model.safetensors",
+    } <= set(listed)
+    assert all(len(row["sha256"]) == 64 for row in listed.values())
+
+
+def test_missed_gate_is_named_with_number_and_limit(inputs, progress, tmp_path):
+    strict = LOOSE.model_copy(update={"f32_logit_max": 1.0e-12})
+    with pytest.raises(GateFailed, match=r"max logit difference: [\d.e-]+, wanted <= 1e-12"):
+        run.run(Bake(gates=strict), inputs, tmp_path, progress)
+    missed = [gate["name"] for gate in durable.read_json(tmp_path / "gates.json") if not gate["passed"]]
+    assert missed == ["transformers against F32 GGUF, max logit difference"]
+    assert "MISSED" in (tmp_path / "gates.md").read_text(encoding="utf-8")
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_adapter_folded_with_the_wrong_sign_misses_the_gates(inputs, progress, tmp_path):
+    """The live model turns one way, the files were folded the other way."""
+    train = tmp_path / "train"
+    shutil.copytree(inputs["train"].path, train)
+    header = durable.read_json(train / "adapter" / "adapter.json")
+    durable.write_json(train / "adapter" / "adapter.json", {**header, "alpha": -header["alpha"]})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(GateFailed, match="F16 mean KL"):
+        run.run(Bake(gates=LOOSE), {**inputs, "train": artifact(train, "train")}, tmp_path / "out", progress)
+
+
+def test_damaged_model_file_is_found(inputs, progress, tmp_path):
+    broken = tmp_path / "q4"
+    shutil.copytree(inputs["quantized.Q4_K_M"].path, broken)
+    path = broken / "so8t-phi-3-Q4_K_M.gguf"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(bytes(data))
+    damaged = type(inputs["fold"])(broken, inputs["quantized.Q4_K_M"].manifest)
+    with pytest.raises(DamagedArtifact, match="the manifest says"):
+        run.run(Bake(gates=LOOSE), {**inputs, "quantized.Q4_K_M": damaged}, tmp_path, progress)
+
+
+def test_nan_never_passes(tmp_path):
+    gate = Gate("x", float("nan"), 1.0)
+    assert not gate.passed
+    assert not Gate("x", float("inf"), 1.0, ">=").passed
+    with pytest.raises(GateFailed, match="1 of 2 gates missed"):
+        write_gates(tmp_path, [gate, Gate("y", 1.0, 1.0)])
+    assert durable.read_json(tmp_path / "gates.json")[0]["value"] == "nan"
+
+
+def test_name_must_hold_phi_3():
+    assert Fold(name="My-Phi3-toy").name == "My-Phi3-toy"
+    with pytest.raises(ValidationError):
+        Fold(name="toy")
