@@ -28,7 +28,9 @@ _EMAIL = re.compile(
     r"(?:@| ?[\[(](?:at|アット)[\])] ?)"
     r"[A-Za-z0-9-]+(?:(?:\.| ?[\[(]dot[\])] ?)[A-Za-z0-9-]+)+"
 )
-_CARD = re.compile(r"(?<![\d-])[3-6]\d{3}[ -]?(?:\d{6}[ -]?\d{5}|\d{4}[ -]?\d{4}[ -]?\d{1,7})(?![\d-])")
+_CARD = re.compile(
+    r"(?<![\d-])(?:[3-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5}|3[068]\d{2}[ -]?\d{6}[ -]?\d{4})(?![\d-])"
+)
 _TWELVE = re.compile(r"(?<![\d-])\d{4}([ -]?)\d{4}\1\d{4}(?![\d-])")
 _MY_NUMBER_WORD = re.compile(r"(?:マイナンバー|個人番号|my ?number)[^0-9]{0,8}$", re.IGNORECASE)
 _ACCOUNT = re.compile(
@@ -36,14 +38,17 @@ _ACCOUNT = re.compile(
 )
 _POSTCODE = re.compile(rf"〒 ?\d{{3}}-?\d{{4}}|(?<![\d-])\d{{3}}-\d{{4}}(?= ?(?:{PREFECTURES}))")
 _NUMBER = r"[0-9一二三四五六七八九十]+"
+_BLOCK = rf"{_NUMBER}(?:(?:丁目|番地|番|号|-|の)(?:{_NUMBER})?)"
+# With a prefecture one joined number is enough; without, a ward's name alone would match too much.
 _ADDRESS = re.compile(
-    rf"(?:{PREFECTURES})[^\s、。,0-9]{{1,20}}?{_NUMBER}(?:(?:丁目|番地|番|号|-|の){_NUMBER})*(?:丁目|番地|番|号|号室)?"
+    rf"(?:{PREFECTURES})[^\s、。,0-9]{{0,10}}?[市区町村郡][^\s、。,0-9]{{0,14}}?{_BLOCK}{{1,4}}(?:{_NUMBER})?(?:号室|号)?"
+    rf"|[一-龥ァ-ヶ]{{1,6}}[市区町村][^\s、。,0-9]{{0,14}}?(?:{_NUMBER}丁目{_BLOCK}{{0,3}}|\d+-\d+-)\d*(?:号室|号)?"
 )
 _STREET = re.compile(r"\b\d{1,5} (?:[A-Z][a-z]+ ){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive)\b\.?")
 _IP = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
 _SURNAME = "|".join(sorted(SURNAMES, key=len, reverse=True))
 _NAME = re.compile(
-    rf"(?<![一-龥])(?:{_SURNAME})[一-龥ぁ-んァ-ヶ]{{0,4}}?(?=さん|さま|様|氏|くん|君|ちゃん|先生)"
+    rf"(?<![一-龥])(?:{_SURNAME})[一-龥ぁ-んァ-ヶ]{{0,4}}?(?=さん|さま|(?:様|氏|君)(?![一-龥])|くん|ちゃん|先生)"
     rf"|(?<=氏名[:はが])\s?(?:{_SURNAME})[一-龥ぁ-ん]{{0,3}}|(?<=名前[:はが])\s?(?:{_SURNAME})[一-龥]{{0,3}}"
     r"|(?:(?<=Mr\. )|(?<=Mrs\. )|(?<=Ms\. )|(?<=Mr )|(?<=Mrs )|(?<=Ms )|(?<=[Mm]y name is ))[A-Z][a-z]+(?: [A-Z][a-z]+)?"
 )
