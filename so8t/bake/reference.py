@@ -82,7 +82,8 @@ def _answer(system: System, row: records.Record, stop: list[int], tokens_max: in
     for _ in range(tokens_max):
         last = _logits(system.model, ids + chosen, pixel_values=pixels)[-1]
         rows.append(last)
-        if int(last.argmax()) in stop:
+        # A generated <image> would ask transformers for a second picture.
+        if int(last.argmax()) in (*stop, system.vision.image_token_id):
             break
         chosen.append(int(last.argmax()))
     return Answer(chosen, np.stack(rows))

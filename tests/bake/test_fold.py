@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from so8t import durable, models
 from so8t.bake import fold
@@ -72,8 +72,6 @@ def test_fold_of_nothing_is_the_base(world, progress, tmp_path):
     """Adapters at zero are the identity: every weight file comes out as it went in."""
     train = tmp_path / "train"
     shutil.copytree(world.train.path, train)
-    from safetensors.torch import save_file
-
     base = {
         **load_file(world.base.path / "model-00001-of-00002.safetensors"),
         **load_file(world.base.path / "model-00002-of-00002.safetensors"),
@@ -86,6 +84,7 @@ def test_fold_of_nothing_is_the_base(world, progress, tmp_path):
         base["lm_head.weight"][ids].float(),
     )
     save_file(zero, train / "adapter" / "adapter.safetensors")
+    (tmp_path / "out").mkdir()
     fold.run(Fold(), {"base": world.base, "train": artifact(train, "train")}, tmp_path / "out", progress)
     for path in world.base.path.glob("*.safetensors"):
         assert (tmp_path / "out" / "hf" / path.name).read_bytes() == path.read_bytes()

@@ -98,8 +98,8 @@ def test_prompts_that_do_not_fit_are_refused(model, reader):
 
 def test_bad_files_are_refused_and_stderr_stays_silent(tmp_path, model, capfd):
     (tmp_path / "bad.gguf").write_bytes(b"GGUF nonsense")
-    with pytest.raises(InputError, match="llama.cpp cannot load"):
+    with pytest.raises(InputError, match=r"llama\.cpp cannot load"):
         Llama(tmp_path / "bad.gguf")
-    with pytest.raises(InputError, match="llama.cpp cannot load"):
+    with pytest.raises(InputError, match=r"llama\.cpp cannot load"):
         ImageReader(tmp_path / "bad.gguf", model)
     assert capfd.readouterr().err == ""

@@ -13,7 +13,7 @@ from so8t.so8.merge import Adapter, Folded, Tensors
 
 @pytest.mark.parametrize(
     ("kind", "kinds"),
-    [("Q8_0", {"Q8_0", "F32"}), ("Q4_K_M", {"Q4_K", "Q5_K", "Q6_K", "F32"}), ("Q5_K_M", {"Q5_K", "Q6_K", "F32"})],
+    [("Q8_0", {"Q8_0", "F32"}), ("Q4_K_M", {"Q4_K", "Q6_K", "F32"}), ("Q5_K_M", {"Q5_K", "Q6_K", "F32"})],
 )
 def test_types_are_read_back(folded, progress, tmp_path, kind, kinds):
     facts = quantize.run(Quantize(type=kind), {"fold": folded}, tmp_path, progress)
@@ -64,19 +64,19 @@ def test_k_quant_of_narrow_columns_is_reported_as_a_fallback(world, tmp_path):
     )
     quantize.quantize(tmp_path / "n-F16.gguf", tmp_path / "n-Q4_K_M.gguf", "Q4_K_M", 1)
     found = quantize.fallbacks(quantize.tensor_types(tmp_path / "n-Q4_K_M.gguf"), "Q4_K_M")
-    assert {entry["type"] for entry in found} == {"Q5_0", "Q5_1", "Q8_0"}
+    assert {entry["type"] for entry in found} == {"Q5_0", "Q8_0"}
     assert {entry["columns"] for entry in found} == {64, 96}
     assert {"blk.0.ffn_down.weight", "output.weight"} <= {entry["tensor"] for entry in found}
 
 
 def test_type_that_nobody_planned_fails():
-    with pytest.raises(StepFailed, match="output.weight became F16"):
+    with pytest.raises(StepFailed, match=r"output\.weight became F16"):
         quantize.fallbacks({"output.weight": ("F16", 256)}, "Q4_K_M")
 
 
 def test_source_that_is_no_gguf_fails_with_llama_cpp_s_words(tmp_path):
     (tmp_path / "bad-F16.gguf").write_bytes(b"not a model")
-    with pytest.raises(StepFailed, match="could not quantize bad-F16.gguf"):
+    with pytest.raises(StepFailed, match=r"could not quantize bad-F16\.gguf"):
         quantize.quantize(tmp_path / "bad-F16.gguf", tmp_path / "out.gguf", "Q8_0", 1)
     assert not (tmp_path / "out.gguf").exists()
 
