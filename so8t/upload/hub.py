@@ -1,0 +1,240 @@
+"""The Hub target: staged, verified against the manifests, then made the main branch and tagged.
+
+    repository (private) -> branch `staging-<content>` -> every hash compared -> the same commit on
+    main -> compared again -> tag -> staging branch removed
+
+The Hub has no merge of branches outside pull requests; the commit on main sends no large object,
+because those are there already. Each part first looks what is there, so a run that was killed, or
+whose answer was lost, goes on where it stood, and a second run sends nothing.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.hf_api import GitRefs, RepoFile
+from huggingface_hub.utils import disable_progress_bars
+
+from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.upload.config import HubTarget
+from so8t.upload.repository import Entry
+from so8t.upload.retry import Backoff, patiently
+
+MAIN = "main"
+# The Hub makes this file itself.
+HUB_OWN = frozenset({".gitattributes"})
+# Small files share a request; a large one has its own, so that progress shows and a retry repeats little.
+LARGE_BYTES = 8 << 20
+
+Report = Callable[[int, str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the Hub holds afterwards."""
+
+    url: str
+    repo_id: str
+    oid: str
+    tag: str
+    private: bool
+    verified: int
+
+
+class Publisher:
+    """One publication of `entries`; `content` names it."""
+
+    def __init__(
+        self, target: HubTarget, entries: list[Entry], content: str, report: Report, backoff: Backoff | None = None
+    ) -> None:
+        disable_progress_bars()
+        self.repo_id, self.private = target.repo_id, target.private
+        self.entries, self.report = entries, report
+        self.staging, self.tag = f"staging-{content[:12]}", f"content-{content[:12]}"
+        self.backoff = backoff or Backoff()
+        self.done_bytes = 0
+        self.api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=require_token())
+
+    def publish(self) -> Receipt:
+        """Publish everything, or raise; safe to call again at any point."""
+        self._patiently(self.api.whoami, "asking who the token belongs to")
+        private = self._repository()
+        if self._differences(MAIN):
+            self._stage()
+            self._commit(MAIN)
+            self._demand(MAIN)
+        oid = self._branches()[MAIN]
+        self._tag(oid)
+        self._demand(oid)
+        self._unstage()
+        return Receipt(f"{self.api.endpoint}/{self.repo_id}", self.repo_id, oid, self.tag, private, len(self.entries))
+
+    def _patiently(self, action: Callable[[], T], doing: str, reconcile: Callable[[], T | None] = lambda: None) -> T:
+        return patiently(action, doing, self.backoff, lambda text: self.report(self.done_bytes, text), reconcile)
+
+    def _repository(self) -> bool:
+        """Make the repository where it is absent; give whether it is private."""
+        private = self._is_private()
+        if private is None:
+            self._patiently(self._create, f"making {self.repo_id}", lambda: self._is_private() is not None or None)
+            private = self._is_private()
+        if private is None:
+            raise StepFailed(f"{self.repo_id} was made, but the Hub does not show it")
+        # `create_repo(private=True, exist_ok=True)` would leave an existing public repository public.
+        if self.private and not private:
+            raise InputError(
+                f"{self.repo_id} exists and is public",
+                "a private repository, because upload.target.private is true",
+                "choose another repo_id, make the repository private, or set upload.target.private=false",
+            )
+        return private
+
+    def _create(self) -> bool:
+        self.api.create_repo(self.repo_id, private=self.private)
+        return True
+
+    def _is_private(self) -> bool | None:
+        """None where there is no such repository."""
+
+        def look() -> tuple[bool | None]:
+            try:
+                return (bool(self.api.repo_info(self.repo_id).private),)
+            except RepositoryNotFoundError:
+                return (None,)
+
+        return self._patiently(look, f"looking for {self.repo_id}")[0]
+
+    def _stage(self) -> None:
+        """Fill and verify the staging branch."""
+        if self.staging not in self._branches():
+            self._patiently(self._create_staging, "making the staging branch")
+        if self._differences(self.staging):
+            self._send_objects()
+            self._commit(self.staging)
+            self._demand(self.staging)
+
+    def _create_staging(self) -> None:
+        self.api.create_branch(self.repo_id, branch=self.staging, exist_ok=True)
+
+    def _unstage(self) -> None:
+        """Remove the staging branch, which nothing needs any more."""
+
+        def remove() -> None:
+            if self.staging in self._branches():
+                self.api.delete_branch(self.repo_id, branch=self.staging)
+
+        self._patiently(remove, "removing the staging branch")
+
+    def _send_objects(self) -> None:
+        """Send the large objects that the Hub lacks; it knows them by their hash."""
+        small = [entry for entry in self.entries if entry.size_bytes < LARGE_BYTES]
+        groups = [small, *([entry] for entry in self.entries if entry.size_bytes >= LARGE_BYTES)]
+        for group in groups:
+            name = group[0].path if len(group) == 1 else f"{len(group)} small files"
+            self.report(self.done_bytes, f"sending {name}")
+            self._patiently(partial(self._send, group), f"sending {name}")
+            self.done_bytes += sum(entry.size_bytes for entry in group)
+
+    def _send(self, group: list[Entry]) -> None:
+        operations = [addition(entry) for entry in group]
+        self.api.preupload_lfs_files(self.repo_id, additions=operations, revision=self.staging)
+
+    def _commit(self, branch: str) -> None:
+        """Make the branch's tree the repository in one commit."""
+
+        def commit() -> bool:
+            # The head is read before the tree: a commit by someone else in between is refused by the Hub (412).
+            head = self._branches()[branch]
+            remote = self._tree(branch)
+            changed = [addition(entry) for entry in self.entries if not matches(remote.get(entry.path), entry)]
+            strays = [CommitOperationDelete(path) for path in self._strays(remote)]
+            if changed or strays:
+                message = f"Publish {self.tag}"
+                operations = [*strays, *changed]
+                self.api.create_commit(
+                    self.repo_id, operations, commit_message=message, revision=branch, parent_commit=head
+                )
+            return True
+
+        self.report(self.done_bytes, f"committing to {branch}")
+        self._patiently(commit, f"committing to {branch}", lambda: None if self._differences(branch) else True)
+
+    def _tree(self, revision: str) -> dict[str, RepoFile]:
+        """Files at a revision."""
+
+        def read() -> dict[str, RepoFile]:
+            listed = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision)
+            return {item.path: item for item in listed if isinstance(item, RepoFile)}
+
+        return self._patiently(read, f"listing {revision}")
+
+    def _strays(self, remote: dict[str, RepoFile]) -> list[str]:
+        return sorted(set(remote) - {entry.path for entry in self.entries} - HUB_OWN)
+
+    def _differences(self, revision: str) -> list[str]:
+        """Every path at a revision that is missing, extra, or has another size or hash than our manifests say."""
+        remote = self._tree(revision)
+        return [entry.path for entry in self.entries if not matches(remote.get(entry.path), entry)] + self._strays(
+            remote
+        )
+
+    def _demand(self, revision: str) -> None:
+        wrong = self._differences(revision)
+        if wrong:
+            named = ", ".join(wrong[:5])
+            raise StepFailed(f"{self.repo_id} at {revision}: {len(wrong)} file(s) are not what was sent: {named}")
+
+    def _refs(self) -> GitRefs:
+        return self._patiently(lambda: self.api.list_repo_refs(self.repo_id), "listing branches")
+
+    def _branches(self) -> dict[str, str]:
+        return {branch.name: branch.target_commit for branch in self._refs().branches}
+
+    def _tag(self, oid: str) -> None:
+        """Tag the commit. An equal tag of an earlier run stays: its name says which content it has."""
+
+        def tag() -> None:
+            if self.tag not in {tag.name for tag in self._refs().tags}:
+                self.api.create_tag(self.repo_id, tag=self.tag, revision=oid, exist_ok=True)
+
+        self._patiently(tag, f"tagging {self.tag}")
+        self._demand(self.tag)
+
+
+def require_token() -> str:
+    """The token of HF_TOKEN or of `hf auth login`; ResourceError where there is none. It is never logged or stored."""
+    token: str | None = get_token()
+    if not token:
+        raise ResourceError(
+            "no Hugging Face token", "HF_TOKEN in the environment, or a login", "run `hf auth login`, or set HF_TOKEN"
+        )
+    return token
+
+
+def addition(entry: Entry) -> CommitOperationAdd:
+    """The operation that adds a file straight from its artifact; its hash is known and not computed again."""
+    operation = CommitOperationAdd(entry.path, str(entry.source))
+    operation.upload_info.sha256 = bytes.fromhex(entry.sha256)
+    return operation
+
+
+def matches(remote: RepoFile | None, entry: Entry) -> bool:
+    """Whether the Hub's file has our bytes: sha256 of a large object, git blob id of a regular file."""
+    if remote is None or remote.size != entry.size_bytes:
+        return False
+    if remote.lfs is not None:
+        return bool(remote.lfs.sha256 == entry.sha256)
+    return bool(remote.blob_id == git_blob_id(entry.source))
+
+
+def git_blob_id(path: Path) -> str:
+    """sha1 over git's header and the file's bytes; only small files are regular ones."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

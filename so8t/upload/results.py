@@ -1,0 +1,98 @@
+"""The benchmark's results.json as tables and as the Hub's evaluation results."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+TASK_TYPES = {"safety": "text-classification", "digits": "image-classification", "tones": "audio-classification"}
+MEASURES = {"accuracy": "accuracy", "macro_f1": "f1"}
+
+Results = dict[str, Any]
+
+
+def eval_results(results: Results, data_content: str) -> list[EvalResult]:
+    """One entry a measure for each baked system (A and B are in the card's tables).
+
+    Entries of one task share everything but metric name and arguments: the client's index drops what
+    differs elsewhere (huggingface_hub 2.4).
+    """
+    found = []
+    for task, systems in sorted(results["tasks"].items()):
+        for system, r in sorted(systems.items()):
+            if not system.startswith("C-") or "accuracy" not in r:
+                continue
+            for measure in ("accuracy", "macro_f1"):
+                interval = r[f"{measure}_interval"]
+                found.append(
+                    EvalResult(
+                        task_type=TASK_TYPES.get(task, "text-generation"),
+                        dataset_type=f"so8t-{task}",
+                        dataset_name=f"SO8T {task}, held out",
+                        dataset_split="test",
+                        dataset_revision=data_content[:40],
+                        metric_type=MEASURES[measure],
+                        metric_value=r[measure],
+                        metric_name=f"{measure} of {system}",
+                        metric_args={"n": r["n"], "interval_95": [interval["low"], interval["high"]]},
+                    )
+                )
+    return found
+
+
+def task_table(systems: dict[str, Any]) -> list[str]:
+    """Markdown rows: one system a line."""
+    rows = []
+    for system, r in systems.items():
+        if "accuracy" in r:
+            accuracy = f"{percent(r['accuracy'])} {span(r['accuracy_interval'])}"
+            f1 = f"{r['macro_f1']:.3f} [{r['macro_f1_interval']['low']:.3f}, {r['macro_f1_interval']['high']:.3f}]"
+            rows.append([system, str(r["n"]), str(r["errors"]), accuracy, f1, percent(r["chance"])])
+        else:
+            rows.append([system, str(r["n"]), str(r["errors"]), "-", "-", "-"])
+    return table(["system", "n", "errors", "accuracy (95 %)", "macro-F1 (95 %)", "chance"], rows)
+
+
+def fault_table(systems: dict[str, Any]) -> list[str]:
+    """Markdown rows: the faults that matter for safety, none where the task has no classes."""
+    answered = {system: r for system, r in systems.items() if r.get("rates")}
+    names = sorted({name for r in answered.values() for name in r["rates"]})
+    rows = [[system, *(_share(r["rates"].get(name)) for name in names)] for system, r in answered.items()]
+    return table(["system", *(name.replace("_", " ") for name in names)], rows) if rows else []
+
+
+def contrast_list(results: Results) -> list[str]:
+    """One sentence a declared contrast."""
+    return [
+        f"- {row['contrast']}, {row['task']} ({row['measure']}), {row['of']} against {row['against']}: {row['sentence']}."
+        for row in results["contrasts"]
+    ]
+
+
+def gate_table(gates: Sequence[dict[str, Any]]) -> list[str]:
+    """Markdown rows of the bake's gates."""
+    return table(
+        ["gate", "measured", "wanted"],
+        [[str(g["name"]), f"{float(g['value']):.4g}", f"{g['sense']} {float(g['limit']):.4g}"] for g in gates],
+    )
+
+
+def table(head: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def percent(share: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def span(interval: dict[str, float]) -> str:
+    """An interval of shares in brackets."""
+    return f"[{percent(interval['low'])}, {percent(interval['high'])}]"
+
+
+def _share(found: dict[str, Any] | None) -> str:
+    if found is None or found["share"] is None:
+        return "-"
+    return f"{found['successes']}/{found['n']} = {percent(found['share'])} {span(found['interval'])}"
