@@ -90,6 +90,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         _read(folder / name, "a tokenizer folder with the base's config.json in it")
     from transformers import AutoTokenizer
 
+    _silence()
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
@@ -103,6 +104,7 @@ def load_base(
 
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r}", "one of " + ", ".join(DTYPES))
+    _silence()
     model = Phi3ForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype),
@@ -111,6 +113,14 @@ def load_base(
         local_files_only=True,
     )
     return model.to(device).eval()
+
+
+def _silence() -> None:
+    """No bars, and no advice to edit the base's own config.json."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def spare_rows(folder: Path) -> range:
@@ -187,8 +197,12 @@ def _write_unsorted(path: Path, value: object) -> None:
 
 
 def chat_text(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str:
-    """One user turn in the chat template, up to where the assistant's reply starts."""
-    messages = [{"role": "user", "content": prompt}]
+    """One user turn in the chat template, up to where the assistant's reply starts.
+
+    Behind `<|user|>` transformers drops any whitespace, llama.cpp only ASCII's: a prompt that starts with
+    U+3000 would be read in two ways. So leading whitespace goes here already.
+    """
+    messages = [{"role": "user", "content": prompt.lstrip()}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
