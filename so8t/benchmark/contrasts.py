@@ -17,6 +17,7 @@ from so8t.errors import ConfigError
 
 Answers = dict[str, dict[str, list[Answer]]]  # task -> system -> answers by id
 Row = dict[str, Any]
+ANY_QUANTIZED = "C-*"
 
 
 def compute(config: Benchmark, tasks: dict[str, TaskFile], answers: Answers) -> list[Row]:
@@ -37,13 +38,14 @@ def compute(config: Benchmark, tasks: dict[str, TaskFile], answers: Answers) -> 
 
 def resolve(contrast: Contrast, systems: Sequence[str]) -> list[str]:
     """The systems that a contrast is about."""
-    if contrast.of == "C-*":
-        return [system for system in systems if system.startswith("C-") and system != "C-F16"]
-    for wanted in (contrast.of, contrast.against):
+    for wanted in {contrast.of, contrast.against} - {ANY_QUANTIZED}:
         if wanted not in systems:
             raise ConfigError(
-                f"the contrast {contrast.name!r} names the system {wanted!r}", f"one of {', '.join(systems)} or C-*"
+                f"the contrast {contrast.name!r} names the system {wanted!r}",
+                f"one of {', '.join(systems)}, or {ANY_QUANTIZED} for `of`",
             )
+    if contrast.of == ANY_QUANTIZED:
+        return [system for system in systems if system.startswith("C-") and system != "C-F16"]
     return [contrast.of]
 
 
@@ -67,7 +69,7 @@ def _rows(
     rows = [{**head, **_margin(config, contrast, "accuracy", first, second, _right)}]
     if task.truth == "label" and contrast.test == "non_inferiority":
         rows += [
-            {**head, **_margin(config, contrast, name, *_among(first, second, name), _clean(name))}
+            {**head, **_margin(config, contrast, f"free of {name}", *_among(first, second, name), _clean(name))}
             for name in ("over_refusal", "under_blocking")
         ]
     return rows
