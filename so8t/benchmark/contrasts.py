@@ -11,7 +11,7 @@ from typing import Any
 from so8t.benchmark import classification as c
 from so8t.benchmark import statistics as s
 from so8t.benchmark.config import Benchmark, Contrast
-from so8t.benchmark.summary import RATES, Answer
+from so8t.benchmark.summary import RATES, Answer, proportion
 from so8t.benchmark.task import TaskFile
 from so8t.errors import ConfigError
 
@@ -141,14 +141,9 @@ def _margin(
     test = s.equivalence if contrast.test == "equivalence" else s.non_inferiority
     found = test(table, contrast.margin, config.alpha)
     same = sum(a["predicted"] == b["predicted"] for a, b in zip(first, second, strict=True))
-    agreement = s.wilson(same, len(first))
-    words = "equivalent" if contrast.test == "equivalence" else "not inferior"
-    points = f"{100 * contrast.margin:g} points"
-    level = round(100 * found.interval.level)
-    span = f"{level} % interval {100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f} points"
-    sentence = (
-        f"{words} within {points} ({span})" if found.shown else f"not shown to be {words} within {points} ({span})"
-    )
+    tails = 2 if contrast.test == "equivalence" else 1
+    discordance = s.wilson(table.discordant, table.n).high
+    reachable = s.reachable_margin(table.n, discordance, tails, config.alpha, config.power)
     return {
         "measure": measure,
         "n": table.n,
@@ -159,11 +154,25 @@ def _margin(
         "interval": asdict(found.interval),
         "margin": contrast.margin,
         "p": found.p,
-        "agreement": {"same": same, "n": len(first), "share": same / len(first), "interval": asdict(agreement)},
+        "agreement": proportion(same, len(first)),
+        "reachable_margin": reachable,
         "verdict": "shown" if found.shown else "not shown",
-        "sentence": sentence,
+        "sentence": _margin_sentence(config, contrast, found, table.n, reachable),
         "method": "score test and interval of the paired difference (Tango 1998)",
     }
+
+
+def _margin_sentence(config: Benchmark, contrast: Contrast, found: s.MarginTest, n: int, reachable: float) -> str:
+    words = "equivalent" if contrast.test == "equivalence" else "not inferior"
+    level = round(100 * found.interval.level)
+    span = f"{level} % interval {100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f} points"
+    within = f"within {100 * contrast.margin:g} points ({span})"
+    if found.shown:
+        return f"{words} {within}"
+    return (
+        f"not shown to be {words} {within}; with {n} items truly equal systems would be shown within "
+        f"{100 * reachable:.1f} points with {100 * config.power:g} % power"
+    )
 
 
 def _correct(config: Benchmark, family: list[Row]) -> None:

@@ -94,7 +94,7 @@ def calibration(curves: dict[str, Sequence[tuple[float, float, int]]], title: st
 
 
 def training(history: Sequence[dict[str, Any]]) -> bytes | None:
-    """Every number that training logged, by phase and step; None without any."""
+    """The numbers of `CURVES` that training logged, by phase and step; None without any."""
     series: dict[str, list[tuple[float, float]]] = {}
     for line in history:
         phase, step = str(line.get("phase", "")), line.get("step")
@@ -117,4 +117,4 @@ def training(history: Sequence[dict[str, Any]]) -> bytes | None:
     return png(draw, 9, 2.2 * -(-len(drawn) // 3) + 0.3)
 
 
-CURVES = ("loss", "reward", "kl", "accuracy", "macro_f1")
+CURVES = ("loss", "loss_text", "loss_image", "reward", "approx_kl", "accuracy", "v_loss")

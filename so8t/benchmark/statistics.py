@@ -146,6 +146,16 @@ def mde_normal(standard_error: float, alpha: float = 0.05, power: float = 0.8) -
     return (_NORMAL.inv_cdf(1 - alpha / 2) + _NORMAL.inv_cdf(power)) * standard_error
 
 
+def reachable_margin(n: int, discordance: float, tails: int, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest margin within which truly equal systems would be shown with `power`.
+
+    `tails` 1: non-inferiority; 2: equivalence, which must succeed on both sides. Normal approximation
+    at this discordance (sample size formula of the paired difference, as in `mde_mcnemar`).
+    """
+    z_power = _NORMAL.inv_cdf(power if tails == 1 else (1 + power) / 2)
+    return (_NORMAL.inv_cdf(1 - alpha) + z_power) * math.sqrt(discordance / n)
+
+
 def score_statistic(table: PairedTable, delta: float) -> float:
     """Tango's score statistic for the hypothesis difference = `delta` (-1 < delta < 1)."""
     n, b, c = table.n, table.n10, table.n01

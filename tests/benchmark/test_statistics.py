@@ -1,6 +1,7 @@
 """Published worked examples, and what must hold for any table."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,3 +170,12 @@ def test_unequal_lengths_and_nothing_are_refused() -> None:
     for first, second in (([True], [True, False]), ([], [])):
         with pytest.raises(ValueError, match="paired"):
             s.paired_table(first, second)
+
+
+@pytest.mark.parametrize(("tails", "test"), [(1, s.non_inferiority), (2, s.equivalence)])
+def test_equal_systems_are_shown_within_the_reachable_margin_as_often_as_promised(tails: int, test: Any) -> None:
+    n, discordance = 400, 0.2
+    margin = s.reachable_margin(n, discordance, tails)
+    draws = np.random.default_rng(23).multinomial(n, [discordance / 2, discordance / 2, 1 - discordance], size=1500)
+    found = np.mean([test(s.PairedTable(int(rest), int(x), int(y), 0), margin).shown for x, y, rest in draws])
+    assert 0.75 <= found <= 0.85
