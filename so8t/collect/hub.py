@@ -16,7 +16,7 @@ from so8t.collect.config import HubSource
 from so8t.collect.gathered import Gathered
 from so8t.collect.licence import decide, disagreement
 from so8t.collect.rows import RowRefused, to_record
-from so8t.errors import InputError
+from so8t.errors import InputError, StepFailed
 from so8t.records import Record
 
 Report = Callable[[int, int, str], None]
@@ -46,7 +46,7 @@ def gather(config: HubSource, out: Path, cache: Path, report: Report) -> Gathere
 
 def _dataset_info(config: HubSource) -> Any:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT", ENDPOINT))
     try:
@@ -59,8 +59,8 @@ def _dataset_info(config: HubSource) -> Any:
         raise InputError(f"{config.id} has no revision {config.revision}", "an existing commit") from None
     except RepositoryNotFoundError:
         raise InputError(f"no dataset {config.id}", "the id of a dataset (not of a model)") from None
-    except HfHubHTTPError as error:
-        raise InputError(f"the Hub would not describe {config.id}: {error}", "a reachable dataset") from error
+    except (HTTPError, OSError) as error:
+        raise StepFailed(f"the Hub did not answer for {config.id}: {type(error).__name__}: {error}") from error
     if info.sha != config.revision:
         raise InputError(f"{config.id} answers with revision {info.sha}", f"the pinned {config.revision}")
     return info
@@ -88,11 +88,15 @@ def _chosen(config: HubSource, present: list[str]) -> list[str]:
 
 def _fetch(config: HubSource, name: str, licence: str, cache: Path, shard: Path) -> None:
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HTTPError
 
-    path = hf_hub_download(
-        config.id, name, repo_type="dataset", revision=config.revision, cache_dir=cache,
-        endpoint=os.environ.get("HF_ENDPOINT", ENDPOINT),
-    )  # fmt: skip
+    endpoint = os.environ.get("HF_ENDPOINT", ENDPOINT)
+    try:
+        path = hf_hub_download(
+            config.id, name, repo_type="dataset", revision=config.revision, cache_dir=cache, endpoint=endpoint
+        )
+    except (HTTPError, OSError) as error:
+        raise StepFailed(f"{config.id}: {name} did not come: {type(error).__name__}: {error}") from error
     rows: list[Record] = []
     refused: list[dict[str, Any]] = []
     for index, row in enumerate(tables.rows(Path(path), config.rows_max)):

@@ -31,7 +31,7 @@ _EMAIL = re.compile(
 _CARD = re.compile(
     r"(?<![\d-])(?:[3-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5}|3[068]\d{2}[ -]?\d{6}[ -]?\d{4})(?![\d-])"
 )
-_TWELVE = re.compile(r"(?<![\d-])\d{4}([ -]?)\d{4}\1\d{4}(?![\d-])")
+_TWELVE = re.compile(r"(?<![\d-])(?<!\d )\d{4}([ -]?)\d{4}\1\d{4}(?![ -]?\d)")
 _MY_NUMBER_WORD = re.compile(r"(?:マイナンバー|個人番号|my ?number)[^0-9]{0,8}$", re.IGNORECASE)
 _ACCOUNT = re.compile(
     r"(?:口座番号|口座|免許証番号|免許証|旅券番号|年金番号)[はの:： ]{0,3}([A-Z]{0,2}\d[\d-]{5,13}\d)"

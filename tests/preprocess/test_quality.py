@@ -1,0 +1,54 @@
+"""Broken and odd text, and ordinary text that must stay."""
+
+import pytest
+
+from so8t.collect.demo.text import pretraining_text
+from so8t.preprocess.quality import FEATURES, broken, features, odd
+from so8t.records import Record
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("?", "too short"),
+        ("縺ゅ↑縺溘�蜷榊燕繧呈蕗縺医※", "mojibake"),
+        ("今日は晴れです".encode().decode("latin-1"), "mojibake"),
+        ("料|理|の|作|り|方", "fragments between bars"),
+        ("あ" * 30, "one character repeated"),
+        ("buy " * 9 + "quick brown fox jumps", "one word repeated"),
+        ("12 34 56 78 !!", "hardly any letters"),
+    ],
+)
+def test_is_broken(text, reason):
+    assert broken(text) == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "卵の数は?",
+        "A|B テストとは何ですか。",
+        "電話は[PHONE]です",
+        "Déjà vu à Zürich, naïve café",
+        "繧 is a rare kanji",
+    ],
+)
+def test_is_not_broken(text):
+    assert broken(text) == ""
+
+
+def test_everyday_text_is_not_broken():
+    assert [line for line in pretraining_text(0) if broken(line)] == []
+
+
+def test_the_odd_one_out_is_named_with_its_feature():
+    rows = [Record(str(i), "text", "en", line) for i, line in enumerate(pretraining_text(0)) if line.isascii()]
+    strange = Record("x", "text", "en", "Zm9vYmFyYmF6cXV4" * 6)
+    reasons = odd([*rows, strange], 0.02, 8.0, 0)
+    assert reasons[len(rows)].startswith("odd ")
+    assert len(reasons) <= 3
+    assert odd([strange], 0.02, 8.0, 0) == {}  # one row says nothing about what is odd
+
+
+def test_features_have_their_names():
+    assert len(features("Hello 世界 12")) == len(FEATURES)
