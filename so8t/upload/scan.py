@@ -40,8 +40,9 @@ PERSONAL = {
 TEXT_SUFFIXES = frozenset({".csv", ".html", ".jinja", ".json", ".jsonl", ".md", ".svg", ".txt", ".yaml", ""})
 # Vocabulary and licence texts hold fragments and names that are no one's private data.
 NO_PERSONAL_DATA = frozenset({"tokenizer.json", "tokenizer.model", "LICENSE", "NOTICE", "SHA256SUMS"})
-# Metadata of GGUF and safetensors files stands at their head.
-BINARY_HEAD_BYTES = 4 << 20
+# Metadata of GGUF and safetensors files stands at their head; texts between binary data are runs of printable bytes.
+BINARY_HEAD_BYTES = 16 << 20
+PRINTABLE = re.compile(rb"[\x20-\x7e]{8,}")
 SECRET_VARIABLE = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|API_?KEY|AUTH_STRING")
 SECRET_MIN_CHARACTERS = 8
 PLACE_MIN_CHARACTERS = 5
@@ -93,7 +94,7 @@ def scan(entries: Iterable[Entry], known: dict[str, str]) -> list[Finding]:
             findings += scan_text(entry.path, text, known)
         else:
             with entry.source.open("rb") as file:
-                head = file.read(BINARY_HEAD_BYTES).decode("latin-1")
+                head = b"\n".join(PRINTABLE.findall(file.read(BINARY_HEAD_BYTES))).decode("ascii")
             rules = {**SECRETS, **PATHS}
             findings += [Finding(entry.path, 0, rule) for rule, pattern in rules.items() if pattern.search(head)]
             findings += [Finding(entry.path, 0, f"value of {name}") for name, value in known.items() if value in head]

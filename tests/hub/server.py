@@ -112,6 +112,9 @@ class Handler(BaseHTTPRequestHandler):
 
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    # One packet an answer: headers and body apart would wait for each other's acknowledgement.
+    wbufsize = 1 << 16
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing: the log is kept by the server."""

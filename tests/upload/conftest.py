@@ -1,6 +1,15 @@
+import shutil
+
 import pytest
 
-from tests.upload.made import make_inputs
+from tests.upload.made import load_inputs, make_inputs
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    home = tmp_path_factory.mktemp("prepared")
+    make_inputs(home)
+    return home
 
 
 @pytest.fixture
@@ -11,5 +20,6 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def inputs(home):
-    return make_inputs(home)
+def inputs(home, prepared):
+    shutil.copytree(prepared, home)
+    return load_inputs(home)

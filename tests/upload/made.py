@@ -187,19 +187,20 @@ def publish(home: Path, inputs: dict[str, Artifact], config: Upload, sinks=()) -
         return store.commit(out, manifest, frozenset({"receipt.json"})), facts
 
 
-def main() -> None:
-    """`python -m tests.upload.made HOME CONFIG_JSON`: make the inputs and publish them."""
-    home = Path(sys.argv[1])
+def load_inputs(home: Path) -> dict[str, Artifact]:
+    """The inputs that `make_inputs` left under `home`."""
     found = {a.manifest.step: a for a in Store(home).all()}
-    if not found:
-        raise SystemExit("make the inputs first")
     roles = {
         "base": "collect.base", "collected": "collect", "data": "preprocess", "train": "train", "fold": "bake.fold",
         "bake": "bake", "benchmark": "benchmark", "quantized.Q8_0": "bake.quantize",
     }  # fmt: skip
-    _, facts = publish(
-        home, {role: found[step] for role, step in roles.items()}, Upload.model_validate_json(sys.argv[2])
-    )
+    return {role: found[step] for role, step in roles.items()}
+
+
+def main() -> None:
+    """`python -m tests.upload.made HOME CONFIG_JSON`: publish the inputs that lie there."""
+    home = Path(sys.argv[1])
+    _, facts = publish(home, load_inputs(home), Upload.model_validate_json(sys.argv[2]))
     sys.stdout.write(json.dumps(facts))
 
 

@@ -1,0 +1,211 @@
+"""The real client against the test Hub."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+
+from so8t.artifacts import Store
+from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.upload.config import HubTarget, Upload
+from so8t.upload.hub import Publisher
+from so8t.upload.retry import Backoff
+from tests.hub import READ_TOKEN, WRITE_TOKEN, HubServer
+from tests.upload.made import artifact as make
+from tests.upload.made import as_json, publish, results
+
+REPO = "tester/so8t-demo"
+QUICK = Backoff(first_s=0.01, longest_s=0.05, patience_s=20.0)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def hub(tmp_path, home, monkeypatch):
+    # The client's own six tries pause for seconds; ours come after them.
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("so8t.upload.hub.Backoff", lambda: QUICK)
+    with HubServer(tmp_path / "hub", part_bytes=100_000, page_entries=7) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
+        yield server
+
+
+def to_hub(**more) -> Upload:
+    return Upload(target=HubTarget(kind="hub", repo_id=REPO, **more))
+
+
+def check_published(hub, artifact):
+    """Every file of files.json lies on main, byte for byte, and nothing else does."""
+    listed = {entry["path"]: entry for entry in json.loads((artifact.path / "files.json").read_text(encoding="utf-8"))}
+    tree = hub.repo(REPO).tree("main")
+    assert set(tree) == set(listed) | {".gitattributes"}
+    for path, entry in listed.items():
+        assert hashlib.sha256(hub.store.read("models", REPO, path)).hexdigest() == entry["sha256"], path
+
+
+def test_publishes_privately_verifies_and_tags(hub, home, inputs):
+    artifact, facts = publish(home, inputs, to_hub())
+    repo = hub.repo(REPO)
+    check_published(hub, artifact)
+    assert repo.private
+    assert facts["private"]
+    assert facts["verified"] == facts["files"] == len(repo.tree("main")) - 1
+    assert list(repo.branches) == ["main"]
+    assert list(repo.tags.values()) == [repo.branches["main"]] == [facts["oid"]]
+    assert facts["url"] == f"{hub.url}/{REPO}"
+    receipt = json.loads((artifact.path / "receipt.json").read_text(encoding="utf-8"))
+    assert receipt["oid"] == facts["oid"]
+    assert WRITE_TOKEN not in (artifact.path / "receipt.json").read_text(encoding="utf-8") + str(artifact.manifest)
+    assert hub.count("lfs-complete") > 0, "large files go in parts"
+    # The model files are sent from their artifacts, not copied first.
+    assert not list(artifact.path.rglob("*.gguf"))
+
+
+def test_second_run_sends_nothing(hub, home, inputs, tmp_path):
+    first, _ = publish(home, inputs, to_hub())
+    before, commits = hub.sent_bytes(), hub.count("commit")
+    (first.path).rename(tmp_path / "aside")
+    second, _ = publish(home, inputs, to_hub())
+    assert (hub.sent_bytes(), hub.count("commit")) == (before, commits)
+    assert second.content == first.content
+
+
+def test_changed_report_sends_only_what_changed_and_removes_strays(hub, home, inputs):
+    publish(home, inputs, to_hub())
+    puts = hub.count("lfs-put")
+    files = {"results.json": as_json(results()), "report.md": b"# Another report\n"}
+    changed = make(Store(home), "benchmark", files, key="b" * 64)
+    more = {**inputs, "benchmark": changed}
+    artifact, _ = publish(home, more, Upload(target=HubTarget(kind="hub", repo_id=REPO), tags=("so8t",)))
+    check_published(hub, artifact)
+    assert hub.count("lfs-put") == puts
+    assert "eval/forest.png" not in hub.repo(REPO).tree("main")
+
+
+ROUTES = ("whoami", "create", "info", "tree", "refs", "branch", "preupload", "lfs-batch", "lfs-put", "lfs-complete",
+          "lfs-verify", "commit", "tag")  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_passing_faults_are_outwaited(hub, home, inputs, status):
+    for route in ROUTES:
+        hub.fail(route, status, times=3, skip=1 if route == "commit" else 0, Retry_After="0")
+    artifact, _ = publish(home, inputs, to_hub())
+    check_published(hub, artifact)
+    assert all(hub.count(route, status) == 3 for route in ROUTES)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_lost_connections_and_lost_answers(hub, home, inputs, applied):
+    for route in ROUTES:
+        hub.drop(route, times=2, applied=applied)
+    artifact, facts = publish(home, inputs, to_hub())
+    check_published(hub, artifact)
+    repo = hub.repo(REPO)
+    # A commit that was applied although its answer was lost is not made twice: first, staging, main.
+    assert len(repo.commits) == 3
+    assert repo.tags == {facts["tag"]: facts["oid"]}
+
+
+def test_waiting_ends_with_an_error(hub, home, inputs, monkeypatch):
+    monkeypatch.setattr("so8t.upload.hub.Backoff", lambda: Backoff(first_s=0.01, longest_s=0.01, patience_s=0.3))
+    hub.fail("commit", 503, times=100_000)
+    with pytest.raises(StepFailed, match="no success in 0 s of committing to staging"):
+        publish(home, inputs, to_hub())
+
+
+@pytest.mark.parametrize(
+    ("token", "message"), [("no-such-token", "401"), (READ_TOKEN, "403"), ("", "no Hugging Face token")]
+)
+def test_bad_tokens_stop_at_once(hub, home, inputs, monkeypatch, token, message):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ResourceError, match=message) as caught:
+        publish(home, inputs, to_hub())
+    assert "do: " in str(caught.value)
+    assert (token or "x" * 9) not in str(caught.value)
+    assert hub.sent_bytes() == 0
+    assert hub.count("whoami") <= 1
+
+
+def test_another_owners_namespace_is_refused(hub, home, inputs):
+    with pytest.raises(ResourceError, match="403"):
+        publish(home, inputs, Upload(target=HubTarget(kind="hub", repo_id="someone/else")))
+
+
+def test_existing_public_repository_is_refused_unless_asked_for(hub, home, inputs):
+    hub.store.create("models", REPO, private=False)
+    with pytest.raises(InputError, match="exists and is public"):
+        publish(home, inputs, to_hub())
+    assert hub.sent_bytes() == 0
+    artifact, facts = publish(home, inputs, to_hub(private=False))
+    check_published(hub, artifact)
+    assert not facts["private"]
+
+
+def test_wrong_bytes_on_the_hub_are_noticed(hub, home, inputs, monkeypatch):
+    """A server that keeps other bytes than it was sent must not pass for a publication."""
+    original = hub.store.put_blob
+
+    def corrupting(data):
+        return original(data.replace(b"# Report", b"# Rapport"))
+
+    monkeypatch.setattr(hub.store, "put_blob", corrupting)
+    with pytest.raises(StepFailed, match=r"are not what was sent: eval/report\.md"):
+        publish(home, inputs, to_hub())
+    assert set(hub.repo(REPO).tree("main")) == {".gitattributes"}, "main is touched only after staging was verified"
+
+
+def test_commit_by_someone_else_in_between_is_refused(hub, home, inputs, monkeypatch):
+    original = Publisher._tree
+    raced = []
+
+    def racing(self, revision):
+        tree = original(self, revision)
+        if revision == "main" and hub.count("commit") == 1 and not raced:
+            raced.append(True)
+            repo = hub.repo(REPO)
+            repo.append("main", "race", dict(repo.tree("main")))
+        return tree
+
+    monkeypatch.setattr(Publisher, "_tree", racing)
+    with pytest.raises(StepFailed, match="412"):
+        publish(home, inputs, to_hub())
+    artifact, _ = publish(home, inputs, to_hub())
+    check_published(hub, artifact)
+
+
+def test_killed_in_the_middle_goes_on_without_sending_again(hub, home, inputs):
+    config = to_hub().model_dump_json()
+    command = [sys.executable, "-m", "tests.upload.made", str(home), config]
+    environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+    hub.delays["lfs-put"] = 0.1
+    child = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while hub.count("lfs-verify") < 3 and time.monotonic() < deadline:
+        assert child.poll() is None, "ended before it could be killed"
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    time.sleep(0.4)  # what the server still had in hand
+    there = {path.name for path in (hub.store.root / "lfs").iterdir()}
+    assert len(there) >= 3
+    assert hub.count("commit") == 0
+    hub.delays.clear()
+    already = len(hub.requests)
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    again = {r.path.split("/")[2].split("?")[0] for r in hub.requests[already:] if r.route == "lfs-put"}
+    assert again
+    assert not again & there, "an object that was whole on the Hub was sent again"
+    facts = json.loads(done.stdout)
+    assert facts["verified"] == facts["files"]
+    assert hub.repo(REPO).branches["main"] == facts["oid"]
