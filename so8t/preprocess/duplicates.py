@@ -31,7 +31,7 @@ class Pair:
 
 def grams(text: str) -> np.ndarray:
     """Sorted distinct 64-bit hashes of the 5-grams of a text's compare key; the whole of a shorter one."""
-    codes = np.array([ord(c) for c in compare_key(text)], np.uint64)
+    codes = np.frombuffer(compare_key(text).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
     if len(codes) < GRAM:
         codes = np.concatenate([codes, np.zeros(GRAM - len(codes), np.uint64)])
     multiplier = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads neighbouring code points
@@ -44,8 +44,8 @@ def grams(text: str) -> np.ndarray:
 
 def signature(shingles: np.ndarray, factors: np.ndarray, terms: np.ndarray) -> np.ndarray:
     """MinHash signature, shape [permutations], by multiply-add-shift hashing."""
-    mixed: np.ndarray = ((shingles[:, None] * factors + terms) >> np.uint64(32)).min(axis=0)
-    return mixed
+    mixed: np.ndarray = (factors[:, None] * shingles + terms[:, None]).min(axis=1)
+    return mixed >> np.uint64(32)
 
 
 def find_pairs(texts: list[str], threshold: float, seed: int) -> list[Pair]:

@@ -75,7 +75,7 @@ def fold(text: str) -> str:
 def _fold_character(c: str) -> str:
     if c.isascii():
         return c
-    if ord(c) in DASHES:
+    if c in DASHES:
         return "-"
     plain = unicodedata.normalize("NFKC", c)
     return plain if len(plain) == 1 else c

@@ -84,7 +84,7 @@ def synthesise(key: str, rng: np.random.Generator) -> "np.ndarray":
 
 def _wav(samples: "np.ndarray") -> bytes:
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
+    with wave.Wave_write(buffer) as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE_HZ)
