@@ -71,15 +71,19 @@ def check_round_trip(text: str, evaluated: list[EvalResult]) -> None:
         raise StepFailed(f"the card's {len(evaluated)} results are read back as {len(found)} other ones")
 
 
+def describe_base(base: dict[str, Any]) -> str:
+    """The base model in a few words; a local folder's path is nobody's business."""
+    if base["kind"] == "hub":
+        return f"[{base['id']}](https://huggingface.co/{base['id']}) at `{base['revision']}`"
+    if base["kind"] == "demo":
+        return "a small Phi-3 that the pipeline itself made and pretrained for demonstration"
+    return "a local Phi-3-family model"
+
+
 def _head(config: Upload, facts: Facts) -> list[str]:
-    base = {
-        "hub": lambda: f"[{facts.base['id']}](https://huggingface.co/{facts.base['id']}) at `{facts.base['revision']}`",
-        "local": lambda: "a local Phi-3-family model",
-        "demo": lambda: "a small Phi-3 that the pipeline itself made and pretrained for demonstration",
-    }[str(facts.base["kind"])]()
     return [
         f"# {facts.name}", "",
-        f"Made by SO8T from {base}. SO(8) rotation adapters were trained with a supervised warm-up and PPO, "
+        f"Made by SO8T from {describe_base(facts.base)}. SO(8) rotation adapters were trained with a supervised warm-up and PPO, "
         "an image tower was joined, and all of it was folded into stock weights: no special code is needed to run it.",
         "", "## Intended use", "", config.intended_use,
     ]  # fmt: skip
