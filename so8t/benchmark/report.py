@@ -34,6 +34,7 @@ def blocks(results: Results, tasks: dict[str, TaskFile], pictures: Sequence[str]
     for name, task in tasks.items():
         found += _task_blocks(results["tasks"][name], task)
         found += [Block("picture", p) for p in pictures if p in (f"confusion_{name}.png", f"calibration_{name}.png")]
+    found += _replies(results["replies"])
     if "training.png" in pictures:
         found += [Block("heading", "Training"), Block("picture", "training.png")]
     return [*found, *_method(results)]
@@ -139,6 +140,17 @@ def _cell(found: dict[str, Any] | None) -> str:
     if found is None or found["share"] is None:
         return "-"
     return f"{found['successes']}/{found['n']} {percent(found['share'])} {span(found['interval'], percent)}"
+
+
+def _replies(lines: Sequence[dict[str, Any]]) -> list[Block]:
+    """Full greedy replies with nothing forced: the format as the model writes it by itself."""
+    names = ("task", "system", "n", "well_formed", "same_as_B")
+    asked = [line for line in lines if line["n"]]
+    if not asked:
+        return []
+    head = ("task", "system", "replies", "well-formed", "same tokens as B")
+    table = Block("table", "", (head, *(tuple(str(line[name]) for name in names) for line in asked)))
+    return [Block("heading", "Full replies, greedy, nothing forced (a sample, not a score)"), table]
 
 
 def _method(results: Results) -> list[Block]:

@@ -36,6 +36,7 @@ def run(config: Benchmark, inputs: Inputs, out: Path, progress: Progress) -> Fac
             for name, by_system in answers.items()
         },
         "contrasts": contrasts,
+        "replies": free_replies(read_lines(config, inputs, "replies.jsonl")),
         "choices": {name: [choice.name for choice in task.choices] for name, task in tasks.items()},
         "task_versions": {name: task.version for name, task in tasks.items()},
         "complete": all(line["status"] == "ok" for by in answers.values() for lines in by.values() for line in lines),
@@ -64,18 +65,38 @@ def run(config: Benchmark, inputs: Inputs, out: Path, progress: Progress) -> Fac
 
 
 def read_cells(config: Benchmark, inputs: Inputs) -> Answers:
-    """Answers by task and system, in the order A, B, C-F16, the rest; StepFailed where a task has none at all."""
-    answers: Answers = {name: {} for name in config.tasks}
-    roles = [role for role in inputs if role.startswith("cell.")]
-    for role in sorted(
-        roles, key=lambda role: (role != "cell.A", role.startswith("cell.C-") and "C-F16" not in role, role)
-    ):
-        system, _, task = role.removeprefix("cell.").partition(":")
-        answers[task][system] = read_jsonl(inputs[role].path / "answers.jsonl")
+    """Answers by task and system; StepFailed where a task has none at all."""
+    answers = read_lines(config, inputs, "answers.jsonl")
     for name, by_system in answers.items():
         if not any(line["status"] == "ok" for lines in by_system.values() for line in lines):
             raise StepFailed(f"{name}: no system answered any item; there is nothing to report")
     return answers
+
+
+def read_lines(config: Benchmark, inputs: Inputs, file: str) -> Answers:
+    """A file of every cell by task and system, in the order A, B, C-F16, the quantized ones."""
+    found: Answers = {name: {} for name in config.tasks}
+    cells = [role.removeprefix("cell.").partition(":") for role in inputs if role.startswith("cell.")]
+    for system, _, task in sorted(cells, key=lambda cell: (cell[0].startswith("C-"), cell[0] != "C-F16", cell)):
+        found[task][system] = read_jsonl(inputs[f"cell.{system}:{task}"].path / file)
+    return found
+
+
+def free_replies(lines: Answers) -> list[dict[str, Any]]:
+    """How many full replies are well-formed, and how many have the very tokens of system B's."""
+    return [
+        {
+            "task": task,
+            "system": system,
+            "n": len(replies),
+            "well_formed": sum(reply["well_formed"] for reply in replies),
+            "same_as_B": sum(
+                reply["ids"] == other["ids"] for reply, other in zip(replies, by_system.get("B", []), strict=False)
+            ),
+        }
+        for task, by_system in lines.items()
+        for system, replies in by_system.items()
+    ]
 
 
 def draw(results: dict[str, Any], tasks: dict[str, TaskFile], history: Path) -> dict[str, bytes]:
@@ -109,6 +130,7 @@ def headline(results: dict[str, Any]) -> Facts:
             }
             for task, systems in results["tasks"].items()
         },
+        "replies": results["replies"],
         "contrasts": [_short(row) for row in results["contrasts"]],
     }
 

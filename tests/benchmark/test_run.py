@@ -50,6 +50,8 @@ def make(tmp_path):
                 folder = tmp_path / f"{system}-{task}"
                 folder.mkdir(exist_ok=True)
                 write_jsonl(folder / "answers.jsonl", lines)
+                reply = {"id": "0000", "ids": [number > 0], "text": "x", "well_formed": number > 0, "label": ""}
+                write_jsonl(folder / "replies.jsonl", [reply])
                 found[f"cell.{system}:{task}"] = artifact(folder, "benchmark.cell", seconds=1.5)
         for name in ("train", "bake"):
             (tmp_path / name).mkdir(exist_ok=True)
@@ -76,6 +78,9 @@ def test_a_gain_a_loss_and_their_sentences(make, tmp_path, progress):
     assert rows["quantization", "digits", "C-Q4_K_M", "accuracy"]["verdict"] == "not shown"
     assert rows["quantization", "safety", "C-Q4_K_M", "free of under_blocking"]["n"] == 60
     assert facts["complete"] is True
+    found = {(r["task"], r["system"]): (r["n"], r["well_formed"], r["same_as_B"]) for r in facts["replies"]}
+    assert found["safety", "A"] == (1, 0, 0)
+    assert found["safety", "C-F16"] == (1, 1, 1)
     assert facts["scores"]["digits"]["B"]["n"] == 120
     for row in rows.values():
         assert all(math.isfinite(row[name]) for name in ("difference", "p"))

@@ -40,7 +40,7 @@ def test_holm_published() -> None:
     assert s.holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_equals_statsmodels(p_values: list[float]) -> None:
     assert s.holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
