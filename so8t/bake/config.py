@@ -45,8 +45,7 @@ class Quantized(Section):
 
     def of(self, name: str) -> Loss:
         """The ceilings of one type."""
-        loss: Loss = getattr(self, name)
-        return loss
+        return {"Q8_0": self.Q8_0, "Q6_K": self.Q6_K, "Q5_K_M": self.Q5_K_M, "Q4_K_M": self.Q4_K_M}[name]
 
 
 class Gates(Section):
