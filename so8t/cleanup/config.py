@@ -1,7 +1,32 @@
 """Config of cleanup."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from so8t.section import Section
+
+Days = Annotated[float, Field(ge=0)]
 
 
 class Cleanup(Section):
-    """What is kept."""
+    """What is kept. What this run used, what an unfinished session may need, and what another process works on always is."""
+
+    apply: bool = True
+    """Remove what the plan names; false writes the plan alone."""
+    keep_per_step: Annotated[int, Field(ge=1)] = 2
+    """Newest artifacts of each step that are kept, together with everything that they were made from."""
+    unpublished_days: Days = 30.0
+    """An artifact that no upload was made from is kept for as long."""
+    partial_days: Days = 14.0
+    """An unfinished step that nobody works on is kept for as long, because the next run would continue it."""
+    damaged_days: Days = 30.0
+    """A damaged artifact that was set aside is kept for as long."""
+    session_days: Days = 30.0
+    """A training session, with its checkpoints, is kept for as long after it ended or expired."""
+    expiry_days: Days = 7.0
+    """A session that was interrupted counts as unfinished for as long after its last progress."""
+    keep_logs: Annotated[int, Field(ge=1)] = 50
+    """Newest logs of attempts that are kept."""
+    keep_logs_days: Days = 90.0
+    """Logs older than this are removed although they are among the newest, the very newest excepted."""

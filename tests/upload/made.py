@@ -33,7 +33,16 @@ MODEL_BYTES = 300_000
 
 
 def artifact(
-    store: Store, step: str, files: dict[str, bytes], *, config=None, inputs=None, facts=None, volatile=(), key=""
+    store: Store,
+    step: str,
+    files: dict[str, bytes],
+    *,
+    config=None,
+    inputs=None,
+    facts=None,
+    volatile=(),
+    key="",
+    finished_at="2025-01-01T00:00:01+00:00",
 ) -> Artifact:
     """Commit a finished artifact."""
     key = key or hash_json([step, config or {}, sorted(files)])
@@ -49,7 +58,7 @@ def artifact(
                     for role, a in (inputs or {}).items()
                 },
                 "code": {"commit": None}, "packages": {}, "machine": {},
-                "started_at": "2025-01-01T00:00:00+00:00", "finished_at": "2025-01-01T00:00:01+00:00",
+                "started_at": finished_at, "finished_at": finished_at,
             },
             frozenset(volatile),
         )  # fmt: skip
