@@ -15,7 +15,7 @@ from so8t.bake.parity import Floats, Parity, cosine_min
 from so8t.bake.quantize import fallbacks, tensor_types
 from so8t.bake.reference import Chats, Live
 from so8t.errors import StepFailed
-from so8t.llama import KV, ImageReader, Llama, Part
+from so8t.llama import ImageReader, Llama, Part
 from so8t.records import Record
 from so8t.thinking import ADDED_TOKENS, IMAGE_TOKEN
 
@@ -26,10 +26,10 @@ ODD_TEXTS = (
 )  # fmt: skip
 
 
-def measure(path: Path, ids: list[list[int]], reference: list[Floats], threads: int, kv: KV) -> Parity:
-    """Compare a GGUF's logits with the reference's on whole chats."""
+def measure(path: Path, ids: list[list[int]], reference: list[Floats], threads: int) -> Parity:
+    """Compare a GGUF's logits with the reference's on whole chats; an F32 cache, so that the number is the file's own."""
     parity = Parity()
-    with Llama(path, context=max(map(len, ids)), kv=kv, threads=threads) as model:
+    with Llama(path, context=max(map(len, ids)), kv="F32", threads=threads) as model:
         for tokens, logits in zip(ids, reference, strict=True):
             parity.add(logits, model.logits([tokens]), tokens)
     return parity

@@ -79,7 +79,7 @@ def _measure(
     files = {"F16": f16, **{kind: artifact.path / f"{name}-{kind}.gguf" for kind, artifact in quantized.items()}}
     for kind, path in files.items():
         progress.update(4, STAGES, f"{kind} GGUF")
-        measured[kind] = checks.measure(path, chats.ids, live.logits, threads, "F16")
+        measured[kind] = checks.measure(path, chats.ids, live.logits, threads)
 
     progress.update(5, STAGES, "tokenizer, metadata, images")
     texts = checks.tokenizer_texts(tokenizer, chats.prompts)
@@ -133,7 +133,7 @@ def _measure_f32(
     path = out / f"{name}-F32.gguf{durable.TMP_SUFFIX}"
     try:
         write_model(path, base, folded, tokenizer, name, "F32", notes, lambda done, total: None)
-        return checks.measure(path, chats.ids, plain, threads, "F32")
+        return checks.measure(path, chats.ids, plain, threads)
     finally:
         path.unlink(missing_ok=True)
 

@@ -79,7 +79,7 @@ def test_transformers_and_f32_agree(world, tmp_path):
     ids = [models.prompt_ids(tokenizer, "こんにちは。How are you?"), models.reply_ids(tokenizer, "<final>7</final> x")]
     with torch.inference_mode():
         logits = [base(input_ids=torch.tensor([row])).logits[0].numpy() for row in ids]
-    parity = checks.measure(path, ids, logits, 1, "F32")
+    parity = checks.measure(path, ids, logits, 1)
     assert parity.difference_max <= 1e-4
     assert parity.reference_max > 1  # else agreement would say nothing
     assert parity.top1 == 1.0
