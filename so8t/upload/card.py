@@ -30,6 +30,7 @@ class Facts:
     data_content: str
     gates: list[dict[str, Any]]
     rows: list[dict[str, Any]]  # counts of the data by source and licence
+    attributions: list[str]
     models: list[str]  # paths of the GGUF files
     mmproj: str | None
     context_tokens: int
@@ -154,6 +155,7 @@ def _data(config: Upload, facts: Facts) -> list[str]:
         *r.table(["source", "revision", "licence", "rows"], rows), "",
         "Rows passed a licence gate, exact and near-duplicate removal, masking of personal data and quality rules; splits "
         "share no group of related rows. Details: `data_card.md`.", "",
+        *(f"Attribution: {name}\n" for name in facts.attributions),
         "## Adult material", "", config.nsfw_statement,
     ]  # fmt: skip
 

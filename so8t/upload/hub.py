@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
@@ -21,7 +20,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import GitRefs, RepoFile
 from huggingface_hub.utils import disable_progress_bars
 
-from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.errors import DamagedArtifact, InputError, ResourceError, StepFailed
 from so8t.upload.config import HubTarget
 from so8t.upload.repository import Entry
 from so8t.upload.retry import Backoff, patiently
@@ -60,6 +59,7 @@ class Publisher:
         self.staging, self.tag = f"staging-{content[:12]}", f"content-{content[:12]}"
         self.backoff = backoff or Backoff()
         self.done_bytes = 0
+        self.sent: set[str] = set()
         self.api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=require_token())
 
     def publish(self) -> Receipt:
@@ -143,8 +143,21 @@ class Publisher:
             self.done_bytes += sum(entry.size_bytes for entry in group)
 
     def _send(self, group: list[Entry]) -> None:
-        operations = [addition(entry) for entry in group]
-        self.api.preupload_lfs_files(self.repo_id, additions=operations, revision=self.staging)
+        """Send; the client hashes what it reads, and that must be what our manifests say."""
+        operations = {entry.path: CommitOperationAdd(entry.path, str(entry.source)) for entry in group}
+        self.api.preupload_lfs_files(self.repo_id, additions=list(operations.values()), revision=self.staging)
+        for entry in group:
+            info = operations[entry.path].upload_info
+            if info.is_hashed:
+                demand_hash(entry, info.sha256.hex())
+                self.sent.add(entry.path)
+
+    def _addition(self, entry: Entry) -> CommitOperationAdd:
+        """The operation that adds a file straight from its artifact; what was hashed here once is not hashed again."""
+        operation = CommitOperationAdd(entry.path, str(entry.source))
+        if entry.path in self.sent:
+            operation.upload_info.sha256 = bytes.fromhex(entry.sha256)
+        return operation
 
     def _commit(self, branch: str) -> None:
         """Make the branch's tree the repository in one commit."""
@@ -153,7 +166,7 @@ class Publisher:
             # The head is read before the tree: a commit by someone else in between is refused by the Hub (412).
             head = self._branches()[branch]
             remote = self._tree(branch)
-            changed = [addition(entry) for entry in self.entries if not matches(remote.get(entry.path), entry)]
+            changed = [self._addition(entry) for entry in self.entries if not matches(remote.get(entry.path), entry)]
             strays = [CommitOperationDelete(path) for path in self._strays(remote)]
             if changed or strays:
                 message = f"Publish {self.tag}"
@@ -218,11 +231,10 @@ def require_token() -> str:
     return token
 
 
-def addition(entry: Entry) -> CommitOperationAdd:
-    """The operation that adds a file straight from its artifact; its hash is known and not computed again."""
-    operation = CommitOperationAdd(entry.path, str(entry.source))
-    operation.upload_info.sha256 = bytes.fromhex(entry.sha256)
-    return operation
+def demand_hash(entry: Entry, found: str) -> None:
+    """DamagedArtifact where a file is no longer what its manifest says."""
+    if found != entry.sha256:
+        raise DamagedArtifact(f"{entry.source} changed while it was published")
 
 
 def matches(remote: RepoFile | None, entry: Entry) -> bool:
@@ -231,10 +243,11 @@ def matches(remote: RepoFile | None, entry: Entry) -> bool:
         return False
     if remote.lfs is not None:
         return bool(remote.lfs.sha256 == entry.sha256)
-    return bool(remote.blob_id == git_blob_id(entry.source))
+    return bool(remote.blob_id == git_blob_id(entry))
 
 
-def git_blob_id(path: Path) -> str:
-    """sha1 over git's header and the file's bytes; only small files are regular ones."""
-    data = path.read_bytes()
+def git_blob_id(entry: Entry) -> str:
+    """sha1 over git's header and the file's bytes; only small files are regular ones on the Hub."""
+    data = entry.source.read_bytes()
+    demand_hash(entry, hashlib.sha256(data).hexdigest())
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

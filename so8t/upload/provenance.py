@@ -66,6 +66,13 @@ def allowed_licences(collected: Path) -> set[str]:
     return {licence.strip().lower() for source in listed for licence in source["allowed"]}
 
 
+def attributions(collected: Path) -> list[str]:
+    """Whom the sources' licences want named."""
+    listed = durable.read_json(collected / "sources.json")["sources"]
+    named = {str((source.get("evidence") or {}).get("attribution") or "") for source in listed}
+    return sorted(named - {""})
+
+
 def choose_licence(wanted: str | None, base: Artifact) -> str:
     """The licence of the model: the base's. InputError where the base states none, or the config another."""
     stated = str(base.manifest.facts.get("licence") or "").lower()

@@ -74,6 +74,7 @@ def card_facts(config: Upload, inputs: Inputs, taken: list[Entry], rows: list[di
         data_content=inputs["data"].content,
         gates=durable.read_json(inputs["bake"].path / "gates.json"),
         rows=rows,
+        attributions=provenance.attributions(inputs["collected"].path),
         models=models,
         mmproj=next((entry.path for entry in ggufs if "mmproj" in entry.path), None),
         context_tokens=int(model.get("original_max_position_embeddings") or model["max_position_embeddings"]),

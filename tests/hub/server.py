@@ -49,6 +49,8 @@ class HubServer:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.delays: dict[str, float] = {}
+        # Where hf_xet keeps what it is given; a token for this folder is what the Hub's storage servers would hand out.
+        self.xet: Path | None = None
         self._lock = threading.Lock()
         handler = type("Bound", (Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)

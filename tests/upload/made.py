@@ -134,7 +134,11 @@ def make_inputs(
         config={"kind": "demo", "seed": 0}, facts={"licence": "mit"},
     )  # fmt: skip
     source = artifact(store, "collect.source", {"sources.json": as_json({"name": "set"})}, config={"name": "set"})
-    sources = {"sources": [{"name": "set", "allowed": ["mit", "apache-2.0"], "passed": 8}], "refused": {}}
+    evidence = {"attribution": "A. Uthor: The Set, 2020"}
+    sources = {
+        "sources": [{"name": "set", "evidence": evidence, "allowed": ["mit", "apache-2.0"], "passed": 8}],
+        "refused": {},
+    }
     collected = artifact(store, "collect", {"sources.json": as_json(sources)}, inputs={"source.set": source})
     files = data_files(home, licence)
     data = artifact(

@@ -83,6 +83,7 @@ def test_card_reads_back_as_it_was_written(home, inputs):
         expected = {"n": 40, "interval_95": [interval["low"], interval["high"]]}
         assert read[f"accuracy of {system}"].metric_args == expected
     assert card.data.license == "mit"
+    assert "Attribution: A. Uthor: The Set, 2020\n" in card.text
     assert card.data.language == ["en", "ja"]
     assert f"{100 * numbers['A']['accuracy']:.1f} %" in card.text
 

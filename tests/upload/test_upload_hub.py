@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import pytest
 
 from so8t.artifacts import Store
-from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.errors import DamagedArtifact, InputError, ResourceError, StepFailed
 from so8t.upload.config import HubTarget, Upload
 from so8t.upload.hub import Publisher
 from so8t.upload.retry import Backoff
@@ -160,6 +160,37 @@ def test_wrong_bytes_on_the_hub_are_noticed(hub, home, inputs, monkeypatch):
     with pytest.raises(StepFailed, match=r"are not what was sent: eval/report\.md"):
         publish(home, inputs, to_hub())
     assert set(hub.repo(REPO).tree("main")) == {".gitattributes"}, "main is touched only after staging was verified"
+
+
+@pytest.mark.parametrize("name", ["report.md", "forest.png"])
+def test_file_that_changes_after_the_check_is_noticed(hub, home, inputs, monkeypatch, name):
+    def change(path):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+    original = Publisher._stage
+    monkeypatch.setattr(Publisher, "_stage", lambda self: (change(inputs["benchmark"].path / name), original(self)))
+    with pytest.raises(DamagedArtifact, match="changed while it was published"):
+        publish(home, inputs, to_hub())
+    assert set(hub.repo(REPO).tree("main")) == {".gitattributes"}
+
+
+def test_publishes_by_xet_as_the_released_client_does(hub, home, inputs, monkeypatch, tmp_path):
+    """The client's default way for large files, with hf_xet's own local store behind it."""
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    hub.xet = tmp_path / "xet"
+    hub.xet.mkdir()
+    artifact, facts = publish(home, inputs, to_hub())
+    assert hub.count("lfs-put") == 0
+    assert facts["verified"] == facts["files"]
+    listed = {entry["path"]: entry for entry in json.loads((artifact.path / "files.json").read_text(encoding="utf-8"))}
+    tree = hub.repo(REPO).tree("main")
+    large = [path for path, file in tree.items() if file.lfs]
+    assert len(large) > 5
+    assert all(tree[path].lfs == listed[path]["sha256"] for path in large)
+    stored = sum(path.stat().st_size for path in hub.xet.rglob("*") if path.is_file())
+    assert stored > sum(listed[path]["size_bytes"] for path in large) / 2
 
 
 def test_commit_by_someone_else_in_between_is_refused(hub, home, inputs, monkeypatch):
