@@ -68,6 +68,8 @@ def environment(home: Path, port: int, workers: int) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PYTHONUTF8": "1",
         "SO8T_HOME": str(home),
+        # Steps that run inside this process share it with others: one thread each, whatever the machine.
+        "OMP_NUM_THREADS": "1",
     }
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -25,9 +26,13 @@ def main(options: argparse.Namespace) -> int:
     from so8t.artifacts import Store
     from so8t.config import load_config
     from so8t.progress import JsonLines, PlainLines, Sink
-    from so8t.step import Ref, execute
+    from so8t.step import Ref, execute, steps
 
     raise_on_signals()
+    known = steps().get(options.name)
+    if known is not None and not known.child:
+        # As under `so8t run`: sums over threads round differently.
+        os.environ["OMP_NUM_THREADS"] = "1"
     if options.die_with_stdin:
         child.die_with_stdin()
     try:

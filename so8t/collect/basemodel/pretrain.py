@@ -26,7 +26,7 @@ WEIGHT_DECAY = 0.1
 BETAS = (0.9, 0.95)
 CLIP_NORM = 1.0
 # Sums over more threads may round differently: the number of threads belongs to the recipe, not to the machine.
-THREADS = 2
+THREADS = 1
 
 
 def pretrain(
