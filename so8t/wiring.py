@@ -88,6 +88,8 @@ STEPS: dict[str, Step] = {
             section=lambda config, part: config.bake,
             needs=lambda config, part: {"base": BASE, "train": TRAIN, "data": PREPROCESS, "fold": FOLD, **_quantize_refs(config)},
             child=True,
+            # Their last digits depend on the number of threads.
+            volatile=frozenset({"gates.json", "gates.md"}),
         ),
         Step(
             "benchmark.cell", "so8t.benchmark.cell", 1,

@@ -57,16 +57,16 @@ class Gates(Section):
     """A chat is cut after so many tokens."""
     images: Annotated[int, Field(ge=1)] = 8
     """Validation images whose embeddings are compared."""
-    fold_error_max: Positive = 3.0e-5
+    fold_error_max: Positive = 1.0e-5
     """Live adapter against folded weights, both fp32: max |dlogit| / max |logit|. Rounding alone grows with the
     root of depth and width: 3e-6 at 4 layers of 1024, 5e-6 at 16; a wrong sign or side gives more than 0.1."""
-    f32_logit_max: Positive = 3.0e-3
+    f32_logit_max: Positive = 1.0e-4
     """transformers fp32 against the F32 GGUF: max |dlogit|. llama.cpp's own distance to fp64, which grows with size
     and with position (4e-5 at 100 tokens and 4 layers of 256; 3e-4 at 200 tokens and 16 layers of 1024); the
     mildest conversion fault seen gives more than 1e-2."""
     f16_top1_min: Share = 0.999
     """F16 GGUF against the live adapter model."""
-    f16_kl_max: Positive = 1.0e-4
+    f16_kl_max: Positive = 1.0e-5
     """F16 GGUF against the live adapter model, mean nats per token."""
     image_cosine_min: Share = 0.9999
     """Image embeddings of transformers and of the mmproj file, the least alike token."""
