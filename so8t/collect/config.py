@@ -19,7 +19,7 @@ class DemoBase(Section):
     """Seed of weights, of the text and of its order."""
     steps: Annotated[int, Field(ge=1)] = 120
     """Pretraining steps."""
-    batch: Annotated[int, Field(ge=1)] = 12
+    batch: Annotated[int, Field(ge=1)] = 8
     """Windows of text a step."""
     length: Annotated[int, Field(ge=8, le=512)] = 128
     """Tokens a window."""

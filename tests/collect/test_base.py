@@ -37,9 +37,7 @@ class Reports:
 def make(config, out):
     out.mkdir(parents=True, exist_ok=True)
     reports = Reports()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "THREADS", 1)  # two threads on a busy machine wait for each other
-        facts = base.run(config, {}, out, Progress("collect.base", Machine(), out, (reports,)))
+    facts = base.run(config, {}, out, Progress("collect.base", Machine(), out, (reports,)))
     return facts, reports.done
 
 
