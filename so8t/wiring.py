@@ -42,7 +42,7 @@ STEPS: dict[str, Step] = {
     step.name: step
     for step in (
         Step(
-            "collect.base", "so8t.collect.base", 1,
+            "collect.base", "so8t.collect.foundation", 1,
             section=lambda config, part: config.base,
             needs=lambda config, part: {},
             child=True,

@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 from safetensors.torch import load_file
 
-from so8t.collect import base
+from so8t.collect import foundation
 from so8t.collect.basemodel import hub, pretrain, vocabulary
 from so8t.collect.config import DemoBase, HubBase, LocalBase
 from so8t.collect.demo.text import pretraining_chats, pretraining_text
@@ -37,7 +37,7 @@ class Reports:
 def make(config, out):
     out.mkdir(parents=True, exist_ok=True)
     reports = Reports()
-    facts = base.run(config, {}, out, Progress("collect.base", Machine(), out, (reports,)))
+    facts = foundation.run(config, {}, out, Progress("collect.base", Machine(), out, (reports,)))
     return facts, reports.done
 
 
@@ -86,7 +86,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bytes(made, tmp_path):
     out.mkdir()
     (tmp_path / "config.json").write_text(json.dumps(TINY), encoding="utf-8")
     code = (
-        "import json, sys\nfrom pathlib import Path\nfrom tests.collect.test_base import make\n"
+        "import json, sys\nfrom pathlib import Path\nfrom tests.collect.test_foundation import make\n"
         "from so8t.collect.config import DemoBase\n"
         "make(DemoBase.model_validate(json.loads(Path(sys.argv[1]).read_text(encoding='utf-8'))), Path(sys.argv[2]))\n"
     )
