@@ -101,7 +101,7 @@ def test_base_of_another_architecture(home, tmp_path):
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("text.parquet", "just text\n".encode()),
+        ("text.parquet", b"just text\n"),
         ("empty.parquet", b""),
         ("pointer.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
         ("page.jsonl", b"<!DOCTYPE html><html></html>"),

@@ -96,9 +96,9 @@ def test_every_config_key_is_read():
         for node in ast.walk(_tree(path))
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
-    unread = sorted({
-        f"{model.__name__}.{name}" for model, name in _keys(Config) if name not in read and name != "kind"
-    })
+    unread = sorted(
+        {f"{model.__name__}.{name}" for model, name in _keys(Config) if name not in read and name != "kind"}
+    )
     assert unread == []
 
 

@@ -26,8 +26,13 @@ def main(options: argparse.Namespace) -> int:
     for session in sessions(home):
         state = "running" if is_alive(session) else session.status.replace("running", "interrupted")
         for folder in sorted((home / "sessions" / session.session_id / "checkpoints").glob("*-*"), key=_newest_last):
-            row = {"session": session.session_id, "state": state, "checkpoint": folder.name, "size_bytes": _size(folder)}
-            rows.append(row | _verdict(folder, options.action))
+            row: dict[str, Any] = {
+                "session": session.session_id,
+                "state": state,
+                "checkpoint": folder.name,
+                "size_bytes": _size(folder),
+            }
+            rows.append({**row, **_verdict(folder, options.action)})
     if options.json:
         sys.stdout.write(json.dumps(rows, ensure_ascii=False) + "\n")
     else:
