@@ -19,7 +19,7 @@ from prefect.states import State
 from so8t import child
 from so8t.artifacts import Store
 from so8t.config import Config
-from so8t.errors import GateFailed, UserError
+from so8t.errors import GateFailed, Interrupted, UserError
 from so8t.progress import PlainLines, Sink
 from so8t.step import Ref, execute, lookup, plan
 from tasks.show import PrefectProgress, show_facts
@@ -55,7 +55,7 @@ def _cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
 def _worth_retrying(task_: Any, task_run: Any, state: State) -> bool:
     """What the user must mend, and a gate that measured the same bytes, fail the same way again."""
     error = state.result(raise_on_failure=False)
-    return not isinstance(error, UserError | GateFailed)
+    return not isinstance(error, UserError | GateFailed | Interrupted)
 
 
 @task(

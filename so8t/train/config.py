@@ -40,7 +40,9 @@ class Vision(Section):
     hidden: AtLeastOne = 768
     """Width."""
     layers: AtLeastOne = 12
+    """Blocks."""
     heads: AtLeastOne = 12
+    """Attention heads."""
     intermediate: AtLeastOne = 3072
     """Width of the MLP."""
     image_size: AtLeastOne = 32
@@ -56,6 +58,7 @@ class Vision(Section):
     learning_rate: Positive = 5e-4
     """Peak, reached after a tenth of the steps, then a cosine to zero."""
     weight_decay: NotNegative = 0.05
+    """Of weight matrices."""
     noise: NotNegative = 0.1
     """Standard deviation of the noise added to normalised pixels while pretraining."""
     shift: Count = 2
@@ -80,7 +83,9 @@ class Warmup(Section):
     projector_learning_rate: Positive = 1e-4
     """Peak for the projector."""
     weight_decay: NotNegative = 0.0
+    """Of rotations and low-rank terms; decay pulls a rotation towards the identity."""
     max_grad_norm: Positive = 1.0
+    """Joint gradient norm above which it is scaled down."""
     key_weight: Positive = 10.0
     """Weight of class and answer tokens in the loss; most of a reply is fixed text that is learnt at once."""
     alpha_start: Annotated[float, Field(gt=0, le=1)] = 0.2
@@ -97,7 +102,9 @@ class Head(Section):
     steps: Count = 400
     """Full-batch optimizer steps on cached features."""
     learning_rate: Positive = 1e-2
+    """Peak, after a tenth of the steps; then a cosine to zero."""
     weight_decay: NotNegative = 1e-2
+    """Of the head's weight."""
     focal_gamma: NotNegative = 2.0
     """Exponent of the focal loss (Lin et al. 2017); 0 is weighted cross-entropy."""
     class_weights: Annotated[tuple[Positive, ...], Field(min_length=4, max_length=4)] = (1.0, 3.0, 5.0, 5.0)
@@ -135,23 +142,29 @@ class Ppo(Section):
     max_new_tokens: AtLeastOne = 256
     """Longest reply."""
     temperature: Positive = 1.0
+    """Of sampling, and of the probabilities that are trained."""
     learning_rate: Positive = 1e-4
     """Of the adapters, falling linearly to a tenth."""
     value_learning_rate: Positive = 1e-3
     """Of the value head."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Discount a token."""
     gae_lambda: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Lambda of generalized advantage estimation."""
     clip: Positive = 0.2
     """Clip range of the probability ratio."""
     value_clip: Positive = 0.2
     """Clip range of the value."""
     value_coefficient: NotNegative = 0.1
+    """Share of the value loss."""
     max_grad_norm: Positive = 1.0
+    """Joint gradient norm above which it is scaled down."""
     kl_coefficient: NotNegative = 0.05
     """Price of one nat of divergence from the warm-up policy, at the start."""
     kl_target: Positive = 0.1
     """The controller steers the mean divergence a token towards this (nats)."""
     whiten_rewards: bool = False
+    """Scale per-token rewards to unit variance."""
     missing_end_penalty: NotNegative = 1.0
     """Taken from the score of a reply that does not end by itself."""
     evaluation_prompts: AtLeastOne = 64

@@ -53,7 +53,7 @@ class FourClassHead:
 
         def commit() -> Metrics:
             self.optimizer.step(warmup_cosine(position, self.steps))
-            return {"loss": float(loss)}
+            return {"loss": float(loss.detach())}
 
         return commit
 

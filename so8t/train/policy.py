@@ -97,9 +97,9 @@ class Policy:
             loss.backward()  # type: ignore[no-untyped-call]
         norm = self.optimizer.clip(config.max_grad_norm)
         return {
-            "loss": float(loss),
-            "pg_loss": float(pg_loss),
-            "v_loss": float(v_loss),
+            "loss": float(loss.detach()),
+            "pg_loss": float(pg_loss.detach()),
+            "v_loss": float(v_loss.detach()),
             "approx_kl": float(approx_kl),
             "clipfrac": float(clipfrac),
             "grad_norm": norm,

@@ -112,9 +112,6 @@ class Repetition:
         return -max(0.0, repeated(_plain(case.text)) - repeated(_plain(case.reference)))
 
 
-TERMS = (WellFormed(), RightClass(), UnsafeAllow(), OverRefusal(), Quality(), Repetition())
-
-
 @dataclass(frozen=True)
 class Score:
     """A reply's score and its weighted terms by name."""
@@ -125,7 +122,15 @@ class Score:
 
 def score(case: Case, weights: Reward) -> Score:
     """Judge one reply."""
-    terms = {term.name: getattr(weights, term.name) * term(case) for term in TERMS}
+    weighted = (
+        (weights.well_formed, WellFormed()),
+        (weights.right_class, RightClass()),
+        (weights.unsafe_allow, UnsafeAllow()),
+        (weights.over_refusal, OverRefusal()),
+        (weights.quality, Quality()),
+        (weights.repetition, Repetition()),
+    )
+    terms = {term.name: weight * term(case) for weight, term in weighted}
     return Score(sum(terms.values()), terms)
 
 

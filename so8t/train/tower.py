@@ -68,11 +68,12 @@ class Tower:
         loss = loss + functional.cross_entropy(named, wanted)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.clip(1.0)
+        value = float(loss.detach())
         accuracy = float((named.argmax(-1) == wanted).float().mean())
 
         def commit() -> Metrics:
             self.optimizer.step(warmup_cosine(position, self.steps))
-            return {"loss": float(loss), "accuracy": accuracy}
+            return {"loss": value, "accuracy": accuracy}
 
         return commit
 

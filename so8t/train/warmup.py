@@ -107,7 +107,7 @@ class Warmup:
             with self.learner.backward_pass():
                 piece = weighted_loss(self.learner, part[start : start + self.config.micro_batch]) / total
                 piece.backward()  # type: ignore[no-untyped-call]
-            loss += float(piece)
+            loss += float(piece.detach())
         return loss
 
     def finish(self) -> dict[str, Any]:
