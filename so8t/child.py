@@ -103,8 +103,9 @@ def _environment(ref: Ref, config: Config) -> dict[str, str]:
     share = max(1, cores // config.machine.workers) if ref.part else cores
     threads = str(config.machine.threads or share)
     return {
-        # A waiting OpenMP thread must not spin: beside any other busy process that made training 7 times slower.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        # A waiting OpenMP thread must not spin long: beside one busy process that is over ten times slower
+        # (benchmarks/openmp_spin.py).
+        "GOMP_SPINCOUNT": "5000",
         "KMP_BLOCKTIME": "0",
         **os.environ,
         "OMP_NUM_THREADS": threads,

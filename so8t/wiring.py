@@ -42,13 +42,13 @@ STEPS: dict[str, Step] = {
     step.name: step
     for step in (
         Step(
-            "collect.base", "so8t.collect.foundation", 1,
+            "collect.base", "so8t.collect.foundation", 2,
             section=lambda config, part: config.base,
             needs=lambda config, part: {},
             child=True,
         ),
         Step(
-            "collect.source", "so8t.collect.source", 1,
+            "collect.source", "so8t.collect.source", 2,
             section=lambda config, part: next(s for s in config.collect.sources if s.name == part),
             needs=lambda config, part: {},
             parts=_sources,

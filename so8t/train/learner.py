@@ -131,7 +131,7 @@ def build(config: Train, base_folder: Path, tokenizer_folder: Path, token_ids: d
     hidden = base.config.hidden_size
     model = join(base, vision)
     if config.adapter.gradient_checkpointing:
-        model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     initial = vision_state(model)
     text = _text_adapters(config, model, token_ids)
     sight = Adapters(Setting(apply_to=config.adapter.apply_to))

@@ -42,7 +42,9 @@ def _flip(path):
 DAMAGES = {
     "bit flip in tensors": lambda p: _flip(p / "tensors.safetensors"),
     "bit flip in state": lambda p: _flip(p / "state.json"),
-    "truncated tensors": lambda p: (p / "tensors.safetensors").write_bytes((p / "tensors.safetensors").read_bytes()[:-9]),
+    "truncated tensors": lambda p: (p / "tensors.safetensors").write_bytes(
+        (p / "tensors.safetensors").read_bytes()[:-9]
+    ),
     "zero tail": lambda p: (p / "tensors.safetensors").write_bytes(
         (p / "tensors.safetensors").read_bytes()[:-64] + bytes(64)
     ),

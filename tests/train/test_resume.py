@@ -65,7 +65,9 @@ def test_it_trains_and_says_what_it_did(whole):
     metrics = json.loads((tiny.output(whole) / "metrics.json").read_text(encoding="utf-8"))
     assert set(metrics) == {"tower", "warmup", "ppo", "head"}
     assert metrics["ppo"]["reward_before"]["n"] == 4
-    rows = [json.loads(line) for line in (tiny.output(whole) / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line) for line in (tiny.output(whole) / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     counts = {phase: sum(row["phase"] == phase for row in rows) for phase in metrics}
     assert counts == {"tower": 2, "warmup": 5, "ppo": 8, "head": 4}
     first = next(row for row in rows if row["phase"] == "ppo")

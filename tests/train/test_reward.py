@@ -81,7 +81,8 @@ def test_every_term_is_reported_by_name():
 
 
 @pytest.mark.parametrize(
-    ("text", "reference", "expected"), [("abcd", "abcd", 1.0), ("", "abcd", 0.0), ("wxyz", "abcd", 0.0), ("a b", "ab", 1.0)]
+    ("text", "reference", "expected"),
+    [("abcd", "abcd", 1.0), ("", "abcd", 0.0), ("wxyz", "abcd", 0.0), ("a b", "ab", 1.0)],
 )
 def test_char_f_at_its_ends(text, reference, expected):
     assert char_f(text, reference) == expected

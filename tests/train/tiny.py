@@ -66,9 +66,7 @@ def _pictures(split: str, seed: int) -> list[records.Record]:
         reply = render("Read the digit.", Label.ALLOW, "A picture.", "Answer.", answer)
         modality = "image" if i < 5 else "audio"
         rows.append(
-            records.Record(
-                f"{split}-{i}", modality, "en", "Which digit?", reply, answer, label=0, image=out.getvalue()
-            )
+            records.Record(f"{split}-{i}", modality, "en", "Which digit?", reply, answer, label=0, image=out.getvalue())
         )
     return rows
 
