@@ -49,9 +49,49 @@ def test_nothing_on_disk_names_the_machine(demo, demo_home):
                 assert str(demo_home) not in path.read_text(encoding="utf-8"), path
 
 
-def _results(demo):
-    folder = Path(demo.json["artifacts"]["benchmark"])
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+def _answers(demo, system, task):
+    folder = Path(demo.json["artifacts"][f"benchmark.cell[{system}:{task}]"])
+    lines = (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    return {line["id"]: line for line in map(json.loads, lines)}
+
+
+def _contrast(demo, name, task):
+    contrasts = demo.json["steps"]["benchmark"]["facts"]["contrasts"]
+    return next(c for c in contrasts if (c["contrast"], c["task"]) == (name, task))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_learnt(demo, task):
+    """On held-out data B beats A, Holm-corrected over the three tasks; nothing was tuned on this split."""
+    training = _contrast(demo, "training", task)
+    assert training["difference"] > 0
+    assert training["p_holm"] < 0.01
+
+
+def test_ppo_raised_the_held_out_reward(demo):
+    ppo = demo.json["steps"]["train"]["facts"]["metrics"]["ppo"]
+    assert ppo["reward_after"]["n"] == ppo["reward_before"]["n"] >= 64
+    assert ppo["reward_after"]["reward"] > ppo["reward_before"]["reward"]
+
+
+def test_the_baked_file_answers_as_the_live_model(demo):
+    """C-F16 agrees with B on at least 99 % of all answers, from the same token ids."""
+    same = total = 0
+    for task in TASKS:
+        live, baked = _answers(demo, "B", task), _answers(demo, "C-F16", task)
+        assert live.keys() == baked.keys()
+        for key, answer in live.items():
+            assert answer["ids_sha256"] == baked[key]["ids_sha256"]
+            same += answer["predicted"] == baked[key]["predicted"]
+            total += 1
+    assert same / total >= 0.99, f"{same} of {total}"
+
+
+def test_the_image_file_answers_as_the_live_model(demo):
+    """The mmproj file gives a digit's picture the same greedy answer as transformers does."""
+    gates = json.loads((Path(demo.json["artifacts"]["bake"]) / "gates.json").read_text(encoding="utf-8"))
+    measured = {gate["name"]: gate["value"] for gate in gates}
+    assert measured["image answer, regret of greedy tokens"] == 0
 
 
 def test_second_run_is_cached_and_changes_nothing(demo, demo_home):
