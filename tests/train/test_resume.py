@@ -134,13 +134,25 @@ def test_a_completed_session_only_writes_its_files_again(world, whole, tmp_path)
     assert not any("ppo" in json.loads(line)["message"] for line in said)
 
 
-def test_recomputing_activations_changes_nothing_but_memory(world, whole, tmp_path):
-    plain = tiny.CONFIG.model_copy(
-        update={"adapter": tiny.CONFIG.adapter.model_copy(update={"gradient_checkpointing": False})}
-    )
-    tiny.train(world, tmp_path, config=plain)
-    name = "adapter/adapter.safetensors"
-    assert tiny.bytes_of(tmp_path)[name] == tiny.bytes_of(whole)[name]
+def test_recomputing_activations_really_happens_and_changes_no_byte(world, whole, tmp_path, monkeypatch):
+    from transformers.models.phi3.modeling_phi3 import Phi3MLP
+
+    forwards = [0]
+    original = Phi3MLP.forward
+
+    def counting(self, hidden_states):
+        forwards[0] += torch.is_grad_enabled()
+        return original(self, hidden_states)
+
+    monkeypatch.setattr(Phi3MLP, "forward", counting)
+    plain = tiny.CONFIG.adapter.model_copy(update={"gradient_checkpointing": False})
+    counts = []
+    for name, config in (("on", tiny.CONFIG), ("off", tiny.CONFIG.model_copy(update={"adapter": plain}))):
+        forwards[0] = 0
+        tiny.train(world, tmp_path / name, config=config)
+        counts.append(forwards[0])
+        assert tiny.bytes_of(tmp_path / name) == tiny.bytes_of(whole)
+    assert counts[0] == 2 * counts[1] > 0
 
 
 def test_the_artifact_loads_as_both_systems(world, whole):
