@@ -128,12 +128,14 @@ def _plan(ref: Ref, config: Config, find: Callable[[str, str], Artifact | None],
 
 def compute_key(step: Step, section: Section, inputs: Inputs) -> str:
     """The key: inputs count by content, not by their own keys."""
-    return hash_json({
-        "step": step.name,
-        "version": step.version,
-        "config": section.model_dump(mode="json"),
-        "inputs": {role: artifact.content for role, artifact in inputs.items()},
-    })
+    return hash_json(
+        {
+            "step": step.name,
+            "version": step.version,
+            "config": section.model_dump(mode="json"),
+            "inputs": {role: artifact.content for role, artifact in inputs.items()},
+        }
+    )
 
 
 def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()) -> Artifact:
