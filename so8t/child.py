@@ -103,8 +103,8 @@ def _environment(ref: Ref, config: Config) -> dict[str, str]:
     share = max(1, cores // config.machine.workers) if ref.part else cores
     threads = str(config.machine.threads or share)
     return {
-        # A waiting OpenMP thread must not spin long: beside one busy process that is over ten times slower
-        # (benchmarks/openmp_spin.py).
+        # A waiting OpenMP thread must not spin long: one measurement of the demo's training step beside a busy
+        # process was far slower with libgomp's default. benchmarks/openmp_spin.py does not reproduce it yet.
         "GOMP_SPINCOUNT": "5000",
         "KMP_BLOCKTIME": "0",
         **os.environ,
