@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from so8t.config import Machine
+    from so8t.session import SessionFile
 
 Metric = float | int | str
 
@@ -24,10 +25,17 @@ class Sink(Protocol):
 
 
 class Progress:
-    """Handed to every step. Also carries the machine settings, which no artifact key contains."""
+    """Handed to every step. Also carries the session and the machine settings, which no artifact key contains."""
 
-    def __init__(self, step: str, machine: "Machine", home: Path, sinks: tuple[Sink, ...] = ()) -> None:
-        self.step, self.machine, self.home, self._sinks = step, machine, home, sinks
+    def __init__(
+        self,
+        step: str,
+        machine: "Machine",
+        home: Path,
+        sinks: tuple[Sink, ...] = (),
+        session: "SessionFile | None" = None,
+    ) -> None:
+        self.step, self.machine, self.home, self._sinks, self.session = step, machine, home, sinks, session
 
     def update(self, done: float, total: float | None, message: str = "", **metrics: Metric) -> None:
         """Report `done` of `total` units, what is being done, and any numbers worth watching."""

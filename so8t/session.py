@@ -1,10 +1,11 @@
 """Who is running what: `$SO8T_HOME/sessions/<id>/session.json`.
 
-A session belongs to one step and key, so its id is a function of the key: a process that comes back
-after a power cut finds its own session without being told.
+A session belongs to one step and key, or to one run, so its id is a function of either: a process that
+comes back after a power cut finds its own session without being told.
 """
 
 import os
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +15,12 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from so8t import durable
+from so8t.progress import Metric
 
 Status = Literal["running", "interrupted", "completed", "failed"]
 SESSION = "session.json"
+# A heartbeat while only the amount of work done changes.
+BEAT_S = 30.0
 
 
 class Heartbeat(BaseModel):
@@ -25,6 +29,15 @@ class Heartbeat(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     pid: int = 0
     boot_id: str = ""
+    time: str = ""
+
+
+class Resume(BaseModel):
+    """One start that went on from a checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    checkpoint: str = ""
+    step: int = 0
     time: str = ""
 
 
@@ -48,14 +61,17 @@ class Session(BaseModel):
     last_checkpoint_time: str = ""
     heartbeat: Heartbeat = Heartbeat()
     attempts: int = 0
+    priority: int = 0
+    resumes: list[Resume] = []
     problems: list[str] = []
 
 
 class SessionFile:
-    """A session on disk; every change is durable at once."""
+    """A session on disk; every change is durable at once, and any thread may make one."""
 
     def __init__(self, folder: Path, session: Session) -> None:
         self.folder, self.session = folder, session
+        self._changing = threading.RLock()
 
     @classmethod
     def open(cls, home: Path, session_id: str, kind: str) -> "SessionFile":
@@ -70,12 +86,31 @@ class SessionFile:
     def update(self, **changes: Any) -> None:
         """Change fields, renew the heartbeat, write."""
         beat = Heartbeat(pid=os.getpid(), boot_id=boot_id(), time=now())
-        self.session = self.session.model_copy(update={**changes, "heartbeat": beat})
-        durable.write_json(self.folder / SESSION, self.session.model_dump(mode="json"))
+        with self._changing:
+            self.session = self.session.model_copy(update={**changes, "heartbeat": beat})
+            durable.write_json(self.folder / SESSION, self.session.model_dump(mode="json"))
 
     def end(self, status: Status) -> None:
         """Say how this attempt ended."""
         self.update(status=status, completed=status == "completed", end_time=now())
+
+
+class SessionProgress:
+    """A progress sink: renews the heartbeat and notes how far the work is, every `BEAT_S`."""
+
+    def __init__(self, file: SessionFile) -> None:
+        self._file, self._beaten_at, self._done = file, time.monotonic(), 0.0
+
+    def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
+        """Only more work done counts as progress."""
+        if time.monotonic() - self._beaten_at < BEAT_S:
+            return
+        self._beaten_at = time.monotonic()
+        changes: dict[str, Any] = {"phase": message, "current_step": int(done), "total_steps": int(total or 0)}
+        if done > self._done:
+            changes["last_progress_time"] = now()
+        self._done = done
+        self._file.update(**changes)
 
 
 def read(folder: Path) -> Session | None:

@@ -10,7 +10,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -21,9 +22,10 @@ from so8t import __version__
 from so8t.artifacts import Artifact, Store, hash_json
 from so8t.config import Config
 from so8t.durable import explain_full_disk
-from so8t.errors import InputError
+from so8t.errors import InputError, Interrupted
 from so8t.progress import Progress, Sink
 from so8t.section import Section
+from so8t.session import SessionFile, SessionProgress
 
 Inputs = Mapping[str, Artifact]
 Facts = dict[str, Any]
@@ -58,6 +60,7 @@ class Step:
     needs: Callable[[Config, str], dict[str, Ref]]
     parts: Callable[[Config], list[str]] | None = None
     child: bool = False  # runs in a process of its own: native code may take it down
+    session: bool = False  # long enough that its attempts, progress and end are kept in `sessions/`
     volatile: frozenset[str] = frozenset()  # files (or folders ending in /) that the clock decides
 
 
@@ -150,10 +153,12 @@ def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()
         if found is not None:
             return found
         started_at = _now()
-        progress = Progress(str(ref), config.machine, store.home, sinks)
         run: Run = importlib.import_module(step.module).run
         with explain_full_disk(out):
-            facts = run(planned.section, planned.inputs, out, progress)
+            with _session(planned, store.home) as session:
+                follow = (SessionProgress(session),) if session else ()
+                progress = Progress(str(ref), config.machine, store.home, (*sinks, *follow), session)
+                facts = run(planned.section, planned.inputs, out, progress)
             return store.commit(
                 out,
                 {
@@ -174,6 +179,28 @@ def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()
                 },
                 step.volatile,
             )
+
+
+@contextmanager
+def _session(planned: Plan, home: Path) -> Iterator[SessionFile | None]:
+    """The step's session, if it keeps one, with the end of this attempt written to it.
+
+    It is completed before the commit: a cut between the two opens it again, where the other order would leave
+    it unfinished for ever beside a finished artifact.
+    """
+    if not planned.step.session:
+        yield None
+        return
+    session = SessionFile.open(home, f"{planned.step.name}-{planned.key[:12]}", planned.step.name)
+    try:
+        yield session
+    except (Interrupted, KeyboardInterrupt):
+        session.end("interrupted")
+        raise
+    except BaseException:
+        session.end("failed")
+        raise
+    session.end("completed")
 
 
 def _now() -> str:

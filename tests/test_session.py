@@ -3,6 +3,8 @@
 import json
 import os
 
+import pytest
+
 from so8t.session import SessionFile, boot_id, is_alive, read, sessions
 
 
@@ -51,3 +53,24 @@ def test_the_newest_progress_comes_first(tmp_path):
     for name, when in (("a", "2025-01-02"), ("b", "2025-01-03"), ("c", "2025-01-01")):
         SessionFile.open(tmp_path, name, "train").update(last_progress_time=when)
     assert [session.session_id for session in sessions(tmp_path)] == ["b", "a", "c"]
+
+
+def test_a_step_that_keeps_a_session_writes_how_it_ended(tmp_path):
+    from so8t.artifacts import Store
+    from so8t.cli import DEFAULT_CONFIG
+    from so8t.config import load_config
+    from so8t.errors import Interrupted
+    from so8t.step import Ref, execute
+
+    config = load_config(DEFAULT_CONFIG, ["collect.sources.1.count=16"], tmp_path)
+    name = config.collect.sources[1].name
+
+    class Stop:
+        def report(self, *_):
+            raise Interrupted("stop")
+
+    with pytest.raises(Interrupted):
+        execute(Ref("collect.source", name), config, Store(tmp_path), (Stop(),))
+    assert [(s.kind, s.status, s.attempts) for s in sessions(tmp_path)] == [("collect.source", "interrupted", 1)]
+    execute(Ref("collect.source", name), config, Store(tmp_path))
+    assert [(s.kind, s.status, s.attempts) for s in sessions(tmp_path)] == [("collect.source", "completed", 2)]

@@ -134,6 +134,7 @@ def _active_sessions(config: Cleanup, home: Path) -> list[str]:
         for folder in _children(home / "sessions")
         if (found := session.read(folder)) is not None
         and found.status not in FINISHED
+        and found.kind != "run"  # a run keeps nothing there that its steps' sessions do not keep
         and _age_days(folder) < config.expiry_days
     ]
 

@@ -36,7 +36,9 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     """Train, or go on training; `out` gets the adapter, tokenizer, tower, head, metrics and history."""
     started = time.monotonic()
     device = _prepare(progress)
-    session = SessionFile.open(progress.home, f"train-{out.name.removesuffix(PARTIAL)[:12]}", "train")
+    session = progress.session or SessionFile.open(
+        progress.home, f"train-{out.name.removesuffix(PARTIAL)[:12]}", "train"
+    )
     checkpoints = Checkpoints(session.folder / "checkpoints", progress.machine.checkpoint_keep)
     progress.update(0, None, "loading the base and the data")
     token_ids = write_thinking_tokenizer(inputs["base"].path, out / "tokenizer")
@@ -48,7 +50,8 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     )  # fmt: skip
     trainer.run()
     export(trainer, out, inputs["base"].content)
-    session.end("completed")
+    if progress.session is None:
+        session.end("completed")
     return {
         "metrics": trainer.metrics,
         "rotations": rotation_errors(learner),
