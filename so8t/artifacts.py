@@ -26,8 +26,8 @@ from so8t.errors import ResourceError, StepFailed
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 HASH_CHUNK_BYTES = 1 << 20
-# A step whose process was just killed may hold its folder for an instant longer.
-LOCK_WAIT_S = 20.0
+# A child outlives its killed parent until it has saved (so8t/child.py gives it 30 s), and holds its folder.
+LOCK_WAIT_S = 45.0
 
 
 class FileEntry(BaseModel):
@@ -144,6 +144,8 @@ class Store:
         if problems:
             self.set_aside(folder)
             return None
+        # Whoever renamed it may have been killed before the rename was durable.
+        durable.fsync_folder(folder.parent)
         return load(folder)
 
     def peek(self, step: str, key: str) -> Artifact | None:
@@ -177,15 +179,16 @@ class Store:
         """Give the `.partial` folder of a step, locked against any other process."""
         partial = self.root / step / f"{key}.partial"
         with durable.explain_full_disk(partial):
-            partial.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(partial)
         # Lock files are never unlinked: a second process could lock the unlinked inode.
         locks = self.home / "locks"
         with durable.explain_full_disk(locks):
-            locks.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(locks)
         lock = FileLock(locks / f"{step}-{key}.lock", timeout=LOCK_WAIT_S)
         try:
             with lock:
-                partial.mkdir(parents=True, exist_ok=True)
+                durable.make_folder(partial)
+                _drop_temporary(partial)
                 yield partial
         except Timeout:
             raise ResourceError(
@@ -196,8 +199,7 @@ class Store:
 
     def commit(self, partial: Path, manifest: dict[str, Any], volatile: frozenset[str]) -> Artifact:
         """Turn a `.partial` folder into an artifact. `manifest` lacks only files and content."""
-        for leftover in sorted(partial.rglob("*" + durable.TMP_SUFFIX)):
-            leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover)
+        _drop_temporary(partial)
         (partial / MANIFEST).unlink(missing_ok=True)
         files = []
         for path in sorted(path for path in partial.rglob("*") if path.is_file()):
@@ -220,6 +222,12 @@ class Store:
             raise StepFailed(f"{target} exists already; two processes worked on one key")
         durable.replace(partial, target)
         return Artifact(target, whole)
+
+
+def _drop_temporary(partial: Path) -> None:
+    """What killed writers left; whoever calls holds the folder's lock."""
+    for leftover in sorted(partial.rglob("*" + durable.TMP_SUFFIX)):
+        leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover)
 
 
 def load(folder: Path) -> Artifact:

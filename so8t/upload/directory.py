@@ -22,7 +22,7 @@ def check_free(root: Path) -> None:
     if not root.is_dir():
         raise InputError(f"{root} is not a folder", "a folder", "choose another upload.target.path")
     own = _listed(root)
-    strangers = sorted(name for name in _present(root) if name.removesuffix(durable.TMP_SUFFIX) not in own)
+    strangers = sorted(name for name in _present(root) if durable.target_name(name) not in own)
     if strangers:
         raise InputError(
             f"{root} holds {len(strangers)} file(s) that are not from here, for example {strangers[0]}",
