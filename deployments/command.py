@@ -8,6 +8,9 @@ from so8t.cli import Command
 COMMANDS = (
     Command("run", "run all seven steps here and now", "deployments.run"),
     Command("up", "server, work pool, deployments and worker in the foreground", "deployments.up"),
+    Command(
+        "autostart", "register `so8t up` for the next logon; say what is registered", "deployments.autostart.command"
+    ),
     Command("doctor", "check this machine and say what to do", "deployments.doctor"),
     *cli.COMMANDS,
 )

@@ -138,6 +138,26 @@ def _server(config: "Config") -> Finding:
     return Finding("server", "warn", "not running", "nothing, `so8t run` starts one; `so8t up` keeps one")
 
 
+def _autostart(config: "Config") -> Finding:
+    from deployments.autostart import inspect
+    from so8t.errors import So8tError
+
+    try:
+        found, faults = inspect(config.home())
+    except So8tError as error:
+        return Finding("autostart", "warn", f"not checked: {error}")
+    if found is None:
+        return Finding(
+            "autostart", "warn", "not registered: nothing goes on by itself after a power cut", "so8t autostart install"
+        )
+    if faults:
+        return Finding("autostart", "warn", f"{found.name}: {'; '.join(faults)}", "so8t autostart install")
+    return Finding(
+        "autostart", "ok", f"{found.name} starts {found.started.config} at logon (whether the machine switches on and"
+        " logs on by itself was not checked)"
+    )  # fmt: skip
+
+
 def _compiler(config: "Config") -> Finding:
     import llama_cpp
 
@@ -146,5 +166,5 @@ def _compiler(config: "Config") -> Finding:
 
 
 CHECKS: tuple[Callable[["Config"], Finding], ...] = (
-    _python, _packages, _gpu, _home, _disk, _memory, _encoding, _token, _server, _compiler,
+    _python, _packages, _gpu, _home, _disk, _memory, _encoding, _token, _server, _autostart, _compiler,
 )  # fmt: skip
