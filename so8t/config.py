@@ -39,6 +39,10 @@ class Machine(Section):
     """Between two rolling checkpoints."""
     checkpoint_keep: Annotated[int, Field(ge=2)] = 5
     """Rolling checkpoints kept."""
+    checkpoint_stall_share: Annotated[float, Field(gt=0, le=1)] = 0.0005
+    """Share of the time that training may wait for its checkpoints; they become rarer where it would wait longer."""
+    resume: str = "auto"
+    """auto goes on from the newest checkpoint that verifies; the folder of a checkpoint goes on from that one, once."""
     server_port: Annotated[int, Field(ge=0, le=65535)] = 4207
     """Port of the local Prefect server on 127.0.0.1; 0 takes a free one."""
     step_timeout_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
@@ -47,8 +51,27 @@ class Machine(Section):
     """How often Prefect retries a failed step."""
     step_retry_delay_s: Annotated[float, Field(ge=0)] = 300.0
     """Pause before a retry."""
+    resume_interval_s: Annotated[float, Field(gt=0)] = 30.0
+    """Between two looks of `so8t up` for runs whose process is gone."""
     progress_interval_s: Annotated[float, Field(gt=0)] = 5.0
     """Between two plain progress lines and two updates of the UI."""
+
+
+class Resume(Section):
+    """How `so8t up` treats a run whose process is gone. Outside every key."""
+
+    auto: bool = True
+    """Go on with this run by itself; false leaves it Crashed."""
+    confirm: bool = False
+    """Wait for `so8t resume RUN` before going on."""
+    attempts_max: Annotated[int, Field(ge=1)] = 3
+    """Crashes in a row without a new checkpoint, finished task or further step before it stops and notifies."""
+    backoff_s: Annotated[float, Field(ge=0)] = 30.0
+    """Pause after the second such crash in a row; doubles with each further one. A power cut waits for nothing."""
+    expiry_days: Annotated[float, Field(gt=0)] = 7.0
+    """A run without progress for as long is left alone."""
+    priority: int = 0
+    """Among several interrupted runs the highest goes first, then the one with the newest progress."""
 
 
 class Config(Section):
@@ -63,6 +86,7 @@ class Config(Section):
     upload: Upload = Upload()
     cleanup: Cleanup = Cleanup()
     machine: Machine = Machine()
+    resume: Resume = Resume()
 
     def home(self) -> Path:
         """The home in force, absolute."""

@@ -3,7 +3,7 @@
 It comes last because PPO moves the trunk that it reads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,26 +68,31 @@ class FourClassHead:
         return torch.cat(pooled)
 
     @torch.no_grad()
-    def finish(self) -> dict[str, Any]:
-        """Put the head, acting on the plain pooled feature, into the learner; measure it."""
+    def finish(self) -> Callable[[], dict[str, Any]]:
+        """Measure the head as it acts on the plain pooled feature; the commit puts it into the learner."""
         self.optimizer.freeze()
         result: dict[str, Any] = {"steps": self.steps}
         if not self.steps:
-            return result
+            return lambda: result
         weight = self.weight / self.std
-        self.learner.head.weight.data.copy_(weight)
-        self.learner.head.bias.data.copy_(self.bias - weight @ self.mean)
+        bias = self.bias - weight @ self.mean
         if self.held_out:
-            logits = functional.linear(self._features(self.held_out), weight, self.learner.head.bias.cpu())
+            logits = functional.linear(self._features(self.held_out), weight, bias)
             truth = [sample.record.label for sample in self.held_out]
             result |= classification(truth, logits.argmax(-1).tolist())
-        return result
+
+        def commit() -> dict[str, Any]:
+            self.learner.head.weight.data.copy_(weight)
+            self.learner.head.bias.data.copy_(bias)
+            return result
+
+        return commit
 
     def tensors(self) -> dict[str, Tensor]:
         """Head and optimizer."""
         return {
-            "weight": self.weight.detach().clone(),
-            "bias": self.bias.detach().clone(),
+            "weight": self.weight.detach(),
+            "bias": self.bias.detach(),
             **self.optimizer.tensors(),
         }
 

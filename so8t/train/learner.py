@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,17 @@ from so8t.errors import InputError
 from so8t.labels import Label
 from so8t.models import load_base, load_tokenizer, stop_ids
 from so8t.so8.adapter import Adapters, Placement, Setting
-from so8t.so8.vit import LINEARS, TOWER, Vision, describe, join, load_vision, vision_modules, vision_state
+from so8t.so8.vit import (
+    LINEARS,
+    TOWER,
+    Vision,
+    describe,
+    join,
+    load_vision,
+    own_parameters,
+    vision_modules,
+    vision_state,
+)
 from so8t.thinking import IMAGE_TOKEN
 from so8t.train.config import Train
 from so8t.train.data import Batch, Sample, pad, positions_of
@@ -55,16 +66,23 @@ class Learner:
         """Any id does where the mask is 0."""
         return self.stop[0]
 
+    @cached_property
+    def _own(self) -> dict[str, Tensor]:
+        parameters: dict[str, Tensor] = {f"text.{name}": p for name, p in self.text.parameters().items()}
+        parameters |= {f"sight.{name}": p for name, p in self.sight.parameters().items()}
+        for prefix, module in vision_modules(self.model).items():
+            parameters |= {f"vision.{prefix}{name}": p for name, p in own_parameters(module).items()}
+        parameters |= {
+            "value_head": self.value_head.weight, "head.weight": self.head.weight, "head.bias": self.head.bias
+        }  # fmt: skip
+        return {name: parameter.detach() for name, parameter in parameters.items()}
+
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all that training changes, on the CPU."""
-        return {
-            **{f"text.{name}": tensor for name, tensor in self.text.state().items()},
-            **{f"sight.{name}": tensor for name, tensor in self.sight.state().items()},
-            **{f"vision.{name}": tensor for name, tensor in vision_state(self.model).items()},
-            "value_head": self.value_head.weight.detach().cpu().clone(),
-            "head.weight": self.head.weight.detach().cpu().clone(),
-            "head.bias": self.head.bias.detach().cpu().clone(),
-        }
+        """All that training changes: the very memory, not copies.
+
+        It is looked up once, because parameters point elsewhere while the reference policy borrows them.
+        """
+        return dict(self._own)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave."""

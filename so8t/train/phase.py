@@ -27,11 +27,11 @@ class Phase(Protocol):
     def step(self, position: int) -> Commit:
         """Compute one step."""
 
-    def finish(self) -> dict[str, Any]:
-        """Measure; goes to metrics.json under the phase's name. May be abandoned and called again."""
+    def finish(self) -> Callable[[], dict[str, Any]]:
+        """Measure; what the commit gives goes to metrics.json under the phase's name. May be called again."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint inside this phase needs beside the learner's own."""
+        """What a checkpoint inside this phase needs beside the learner's own; not copies, and changed by commits only."""
 
     def values(self) -> dict[str, Any]:
         """The same for plain numbers."""
@@ -69,9 +69,9 @@ class Optimizer:
         self.adam.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Adam's state by parameter name, copied to the CPU."""
+        """Adam's own state by parameter name."""
         return {
-            f"adam.{name}.{key}": value.detach().cpu().clone()
+            f"adam.{name}.{key}": value.detach()
             for name, parameter in self.named.items()
             for key, value in self.adam.state.get(parameter, {}).items()
         }

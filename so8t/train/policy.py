@@ -8,7 +8,7 @@ A step is one optimizer step. The rollout is made in an update's first step and 
 a process that dies while it generates makes the same rollout again from the RNG of the step's start.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -110,23 +110,24 @@ class Policy:
             return {}
         return sampled_reward(self.learner, self.judged, self.config, self.weights, self.seed + 1)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Callable[[], dict[str, Any]]:
         """Reward on held-out prompts before and after, and the measures of the warm-up again."""
         self.optimizer.freeze()
         if not self.steps:
-            return {"updates": 0}
-        return {
+            return lambda: {"updates": 0}
+        result = {
             "updates": self.config.updates,
             "reward_before": self.before,
             "reward_after": self._judge(),
             "kl_coefficient": self.controller.coefficient,
             **measure(self.learner, self.held_out),
         }
+        return lambda: result
 
     def tensors(self) -> dict[str, Tensor]:
         """Reference, rollout and optimizer."""
         return {
-            **{f"reference.{name}": tensor.cpu() for name, tensor in self.reference.items()},
+            **{f"reference.{name}": tensor for name, tensor in self.reference.items()},
             **(self.buffer.tensors() if self.buffer is not None else {}),
             **self.optimizer.tensors(),
         }

@@ -46,8 +46,8 @@ class Buffer:
     permutations: Tensor  # [epochs, B], drawn at the rollout
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, on the CPU."""
-        return {f"buffer.{field.name}": getattr(self, field.name).cpu() for field in fields(self)}
+        """By name."""
+        return {f"buffer.{field.name}": getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], device: torch.device) -> "Buffer":

@@ -60,6 +60,8 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
         "validation_rows": len(held_out),
         "steps": trainer.global_step,
         "attempts": session.session.attempts,
+        "resumes": [entry.model_dump() for entry in session.session.resumes],
+        "checkpoints": trainer.pace.statistics(),
         "damaged_checkpoints": session.session.problems,
         "environment": trainer.fingerprint,
         "seconds_this_attempt": time.monotonic() - started,

@@ -5,7 +5,7 @@ the base's own embedding of the answer's token. The second puts the image into t
 the base is asked anything, which is far cheaper than learning it through the whole model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -93,7 +93,7 @@ class Tower:
         return probed, COSINE_SHARPNESS * seen @ self.anchors.T
 
     @torch.no_grad()
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Callable[[], dict[str, Any]]:
         """Held-out accuracy by nearest anchor, by modality."""
         self.optimizer.freeze()
         self.probe.requires_grad_(False)
@@ -105,11 +105,11 @@ class Tower:
                 guessed = torch.cat([self._logits(part)[1].argmax(-1) for part in torch.split(pixels, 64)]).tolist()
                 hits = sum(self.answers[g] == s.record.answer for g, s in zip(guessed, samples, strict=True))
                 result[f"validation_accuracy_{modality}"] = hits / len(samples)
-        return result
+        return lambda: result
 
     def tensors(self) -> dict[str, Tensor]:
         """Probe and optimizer."""
-        return {"probe": self.probe.detach().cpu().clone(), **self.optimizer.tensors()}
+        return {"probe": self.probe.detach(), **self.optimizer.tensors()}
 
     def values(self) -> dict[str, Any]:
         """None."""

@@ -3,23 +3,32 @@
 Time decides only when a checkpoint is written and a line is logged, never a number of the training.
 """
 
+import json
+import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from so8t.errors import Interrupted
+from so8t.errors import InputError, Interrupted, StepFailed
 from so8t.progress import Progress
-from so8t.session import SessionFile, now
+from so8t.session import Resume, SessionFile, now
 from so8t.train.checkpoint import Checkpoints, Kind, Snapshot
 from so8t.train.learner import Learner, under
-from so8t.train.phase import Phase
+from so8t.train.pace import Pace
+from so8t.train.phase import Metrics, Phase
+from so8t.train.request import Requests
 from so8t.train.signals import Signals
 from so8t.train.trainlog import TrainLog
+from so8t.train.writer import Saved, Writer
+
+AUTO = "auto"
 
 
 class Trainer:
@@ -42,49 +51,62 @@ class Trainer:
         self.phase = self.position = self.global_step = 0
         # Finishing a phase changes the state too: it counts as a step.
         self.total = sum(phase.steps + 1 for phase in phases)
-        self.signals = Signals()
-        self.log = TrainLog(progress, session, self.total)
+        self.pace = Pace(progress.machine.checkpoint_interval_s, progress.machine.checkpoint_stall_share)
+        self.writer = Writer(checkpoints, self._saved)
+        self.signals = Signals(self._keep)
+        self.requests = Requests(session.folder)
+        self.log = TrainLog(progress, session, self.total, self.pace, self.writer.note)
+        # The history as it is saved: encoded once, not at every checkpoint.
+        self._rows = bytearray()
         self._rng: dict[str, Any] = {}
-        self._whole = False  # while a checkpoint is being taken over, the state is nobody's
-        self._saved_at = time.monotonic()
+        # False while the state is nobody's: in the middle of a change, and after one that failed.
+        self._whole = False
 
     def run(self) -> None:
-        """Train to the end from wherever the newest checkpoint is. Interrupted after an emergency save."""
+        """Train to the end from wherever the newest checkpoint is. Interrupted, or any error, once the state is kept."""
         torch.manual_seed(self.seed)
         random.seed(self.seed)
         # Third-party code may draw from it.
         np.random.seed(self.seed)
-        with self.signals:
+        with self.signals, self.writer:
             try:
                 self._resume()
                 while self.phase < len(self.phases):
                     self._run_phase(self.phases[self.phase])
-            except Interrupted:
-                if self._whole:
-                    self._save("emergency")
+                self.writer.wait()
+            except Interrupted as stop:
+                kept = self.signals.outcome() if self.signals.raised else self._keep()
                 self.session.end("interrupted")
-                raise
-            except BaseException:
+                raise Interrupted(f"{stop}; {kept}", exit_code=stop.exit_code) from None
+            except BaseException as error:
+                self.signals.ignore()
+                kept = self._keep()
+                error.add_note(kept)
+                self._say(kept)
                 self.session.end("failed")
                 raise
 
     def _resume(self) -> None:
         self._rng = capture_rng()
-        snapshot = self.checkpoints.load_newest()
+        snapshot, origin = self._choose()
         for problem in self.checkpoints.problems:
-            self.progress.update(self.global_step, self.total, f"damaged checkpoint {problem}")
+            self._say(f"damaged checkpoint {problem}")
         self.session.update(problems=[*self.session.session.problems, *self.checkpoints.problems])
         if snapshot is None:
             if self.steps_left:
                 self.phases[0].begin()
             self._whole = True
             return
+        self._say(f"going on from {origin}, step {snapshot.step} of {self.total}")
+        entry = Resume(checkpoint=origin, step=snapshot.step, time=now())
+        self.session.update(resumes=[*self.session.session.resumes, entry])
         values = snapshot.values
         self.learner.restore(under("learner.", snapshot.tensors))
         self.phase, self.position, self.global_step = values["phase"], values["position"], snapshot.step
-        self.history, self.metrics = list(values["history"]), dict(values["metrics"])
+        self._rows = bytearray(snapshot.tensors["history"].numpy().tobytes())
+        self.history, self.metrics = [json.loads(row) for row in self._rows.splitlines()], dict(values["metrics"])
         if values["fingerprint"] != self.fingerprint:
-            self.progress.update(self.global_step, self.total, "the environment differs from the checkpoint's")
+            self._say("the environment differs from the checkpoint's")
         if self.steps_left:
             phase = self.phases[self.phase]
             phase.begin()
@@ -94,6 +116,33 @@ class Trainer:
         self._rng = capture_rng()
         self._whole = True
 
+    def _choose(self) -> tuple[Snapshot | None, str]:
+        """The checkpoint to go on from and where it lies: the newest, or the one that machine.resume names."""
+        wanted = self.progress.machine.resume
+        if wanted != AUTO and (before := self._resumed_from(wanted)):
+            # Unattended starts repeat the same settings; they must not throw away what came after.
+            self._say(f"already gone on from {wanted} at {before}; taking the newest")
+        elif wanted != AUTO:
+            snapshot = self.checkpoints.load(Path(wanted))
+            found = snapshot.values.get("session")
+            if found != self.session.session.session_id:
+                raise InputError(
+                    f"{wanted} belongs to {found}",
+                    f"a checkpoint of {self.session.session.session_id}: the same config, base and data",
+                    "choose another (so8t checkpoint list) or leave --resume out",
+                )
+            for name in self.checkpoints.pass_over(snapshot.step):
+                self._say(f"passed over: {name}")
+            return snapshot, wanted
+        newest = self.checkpoints.load_newest()
+        return newest, self.checkpoints.names()[-1] if newest else ""
+
+    def _resumed_from(self, path: str) -> str:
+        return next((entry.time for entry in self.session.session.resumes if entry.checkpoint == path), "")
+
+    def _say(self, message: str) -> None:
+        self.progress.update(self.global_step, self.total, message)
+
     @property
     def steps_left(self) -> bool:
         """Whether a phase is still to be run."""
@@ -102,38 +151,66 @@ class Trainer:
     def _run_phase(self, phase: Phase) -> None:
         while self.position < phase.steps:
             commit = phase.step(self.position)
-            with self.signals.held():
+            with self._changing():
                 metrics = commit()
-                self.history.append(
-                    {"phase": phase.name, "position": self.position, "step": self.global_step, **metrics}
-                )
+                self._record(phase.name, metrics)
                 self.position += 1
                 self.global_step += 1
                 self._rng = capture_rng()
-                if time.monotonic() - self._saved_at >= self.progress.machine.checkpoint_interval_s:
-                    self._save("rolling")
             self.log.step(phase.name, self.position, phase.steps, self.global_step, metrics)
         self.log.message(phase.name, self.global_step, "measuring")
-        measured = phase.finish()
-        with self.signals.held():
-            self.metrics[phase.name] = measured
+        commit_measures = phase.finish()
+        with self._changing(phase_ends=True):
+            self.metrics[phase.name] = commit_measures()
             self.phase, self.position = self.phase + 1, 0
             self.global_step += 1
             self._rng = capture_rng()
-            self._save("rolling" if self.steps_left else "final")
         if self.steps_left:
             self.phases[self.phase].begin()
 
-    def _save(self, kind: Kind) -> None:
+    @contextmanager
+    def _changing(self, phase_ends: bool = False) -> Iterator[None]:
+        """A change of the state, and the save that is due after it."""
+        started = time.monotonic()
+        self.writer.wait_copied()
+        self.pace.copied(time.monotonic() - started)
+        if phase_ends:
+            self.writer.wait()
+        waited_s = time.monotonic() - started if phase_ends else 0.0
+        with self.signals.held():
+            self._whole = False
+            yield
+            self._whole = True
+            asked = self.requests.pending()
+            if phase_ends or (not self.writer.busy and (asked or self.pace.due())):
+                started = time.monotonic()
+                kind: Kind = "rolling" if self.steps_left else "final"
+                self.requests.take(asked)
+                self.writer.submit(kind, self._snapshot(), asked.tag if asked else "")
+                self.pace.submitted(waited_s + time.monotonic() - started)
+
+    def _record(self, phase: str, metrics: Metrics) -> None:
+        row = {"phase": phase, "position": self.position, "step": self.global_step, **metrics}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise StepFailed(
+                    f"{phase} {self.position + 1}: {name} is {value}; this step is not kept, and the newest "
+                    "checkpoint stands"
+                )
+        self.history.append(row)
+        self._rows += json.dumps(row).encode() + b"\n"
+
+    def _snapshot(self) -> Snapshot:
+        """The state's own tensors, and plain values that nobody changes any more."""
         inside = self.steps_left and self.position > 0
         tensors: dict[str, Tensor] = {f"learner.{name}": tensor for name, tensor in self.learner.tensors().items()}
         values: dict[str, Any] = {
+            "session": self.session.session.session_id,
             "phase": self.phase,
             "position": self.position,
             "inside": inside,
             "phase_values": {},
-            "history": self.history,
-            "metrics": self.metrics,
+            "metrics": dict(self.metrics),
             "fingerprint": self.fingerprint,
             "rng": self._rng["values"],
         }
@@ -142,15 +219,34 @@ class Trainer:
             tensors |= {f"phase.{name}": tensor for name, tensor in phase.tensors().items()}
             values["phase_values"] = phase.values()
         tensors |= self._rng["tensors"]
-        self.checkpoints.save(kind, Snapshot(self.global_step, tensors, values))
-        self._saved_at = time.monotonic()
+        tensors["history"] = torch.from_numpy(np.array(self._rows, dtype=np.uint8))
+        return Snapshot(self.global_step, tensors, values)
+
+    def _saved(self, saved: Saved) -> None:
+        """In the writer's thread."""
+        self.pace.saved(saved)
+        self._note_checkpoints(saved.step)
+        self.requests.answer(saved)
+
+    def _note_checkpoints(self, step: int) -> None:
         self.session.update(
             checkpoints=self.checkpoints.names(),
             last_checkpoint_time=now(),
             last_progress_time=now(),
-            current_step=self.global_step,
+            current_step=step,
             total_steps=self.total,
         )
+
+    def _keep(self) -> str:
+        """Make the state durable now, in whichever thread notices; what became of it, in words."""
+        if not self._whole:
+            return "the next start goes on from the newest checkpoint"
+        try:
+            path = self.writer.save_now("emergency", self._snapshot())
+            self._note_checkpoints(self.global_step)
+        except Exception as error:  # noqa: BLE001 - told in the message of what ended the training
+            return f"its state could not be saved ({error}); the next start goes on from the checkpoint before"
+        return f"step {self.global_step} is saved in {path.name}, and the next start goes on from it"
 
 
 def capture_rng() -> dict[str, Any]:

@@ -5,12 +5,14 @@ The lines go to `$SO8T_HOME/progress_logs/<session>.jsonl`. They hold times, so 
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
 
 from so8t.progress import Progress
 from so8t.session import SessionFile, now
+from so8t.train.pace import Pace
 
 SHOWN = ("loss", "reward", "kl", "accuracy")
 
@@ -18,13 +20,20 @@ SHOWN = ("loss", "reward", "kl", "accuracy")
 class TrainLog:
     """Reports every step to the progress sinks, and every `progress_interval_s` to the log and the session."""
 
-    def __init__(self, progress: Progress, session: SessionFile, total: int) -> None:
-        self.progress, self.session, self.total = progress, session, total
+    def __init__(
+        self,
+        progress: Progress,
+        session: SessionFile,
+        total: int,
+        pace: Pace,
+        note: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """`note` runs a durable write elsewhere, so that the training does not wait for the disk."""
+        self.progress, self.session, self.total, self.pace, self._note = progress, session, total, pace, note
         folder = progress.home / "progress_logs"
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{session.session.session_id}.jsonl"
         self.process = psutil.Process()
-        self.stalls_s: list[float] = []
         self._last: dict[str, float] = {}
         self._tokens = 0.0
         self._since = self._logged_at = time.monotonic()
@@ -60,6 +69,7 @@ class TrainLog:
             "rss_bytes": self.process.memory_info().rss,
             **self._last,
             **gpu(),
+            "checkpoints": self.pace.statistics(),
         }
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(line) + "\n")
@@ -67,9 +77,8 @@ class TrainLog:
         best = self.session.session.best_loss
         if loss is not None and (best is None or loss < best):
             best = loss
-        self.session.update(
-            phase=phase, current_step=step, total_steps=self.total, best_loss=best, last_progress_time=now()
-        )
+        changes = {"phase": phase, "current_step": step, "total_steps": self.total, "best_loss": best}
+        self._note(lambda: self.session.update(**changes, last_progress_time=now()))
 
 
 def gpu() -> dict[str, float]:

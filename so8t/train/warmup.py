@@ -5,7 +5,7 @@ class and answer tokens weigh more, because most of a reply is fixed text. Alpha
 linearly and then stays at 1: alpha and the scale of A are redundant, so alpha is never learnt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -110,11 +110,12 @@ class Warmup:
             loss += float(piece.detach())
         return loss
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Callable[[], dict[str, Any]]:
         """Held-out class, digit and tone measures with forced prefixes."""
         self.optimizer.freeze()
         self._set_alpha(self.steps)
-        return {"steps": self.steps, "left_out_too_long": self.left_out, **measure(self.learner, self.held_out)}
+        result = {"steps": self.steps, "left_out_too_long": self.left_out, **measure(self.learner, self.held_out)}
+        return lambda: result
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimizer's state."""

@@ -89,7 +89,9 @@ def train(world: Path, home: Path, interval_s: float = 0.01, config: Train = CON
     """Run the step; the result lies in `output(home)`."""
     from so8t.train.run import run
 
-    machine = Machine(threads=1, device="cpu", checkpoint_interval_s=interval_s, progress_interval_s=0.01)
+    machine = Machine(
+        threads=1, device="cpu", checkpoint_interval_s=interval_s, checkpoint_stall_share=1, progress_interval_s=0.01
+    )
     progress = Progress("train", machine, home, (JsonLines(home / "progress.jsonl", 0.0),))
     output(home).mkdir(parents=True, exist_ok=True)
     inputs = {"base": artifact(world / "base", "collect.base"), "data": artifact(world / "data", "preprocess")}
