@@ -75,6 +75,8 @@ class Checkpoints:
         target = self.folder / f"{kind}-{snapshot.step}"
         there = self._whole.get(snapshot.step, target)
         if there.exists():
+            # Whoever renamed it may have been killed before the rename was durable.
+            durable.fsync_folder(self.folder)
             return there
         _refuse_not_finite(snapshot)
         temporary = target.with_name(target.name + durable.TMP_SUFFIX)

@@ -1,12 +1,12 @@
 """What is written while the power is cut, and what the next start makes of it.
 
-    python -m tests.crash.powercut_writer SCENARIO DISK [FORGET]
+    python -m tests.crash.powercut_writer SCENARIO DISK [--forget SITE]
 
-Saves items for ever and prints `<number> <fsyncs left out>` after each is promised to be durable. FORGET is a
-pattern: the fsync of every file or folder whose path it matches is left out (a mutant of the product).
+Saves items for ever and prints `<number> <fsyncs left out>` after each is promised to be durable. With --forget the
+fsyncs of one file or folder are left out: a mutant of the product.
 """
 
-import itertools
+import argparse
 import os
 import random
 import re
@@ -14,26 +14,35 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from so8t import durable
 from so8t.artifacts import Artifact, Store, check_hashes
-from so8t.train.checkpoint import Checkpoints, Snapshot
+from tests.crash.powercut_strict import keep_bytes
+
+if TYPE_CHECKING:
+    from so8t.train.checkpoint import Checkpoints, Snapshot
 
 KEEP = 5
 PAUSE_S = 0.02
 
 
-def snapshot(step: int) -> Snapshot:
+def snapshot(step: int) -> "Snapshot":
     """A state that is a function of its step."""
+    import torch
+
+    from so8t.train.checkpoint import Snapshot
+
     rng = np.random.default_rng(step)
     tensors = {name: torch.from_numpy(rng.random(20_000, dtype=np.float32)) for name in ("adapter", "moment")}
     return Snapshot(step, tensors, {"step": step, "history": rng.random(500).tolist()})
 
 
-def _checkpoints(home: Path) -> Checkpoints:
+def _checkpoints(home: Path) -> "Checkpoints":
+    from so8t.train.checkpoint import Checkpoints
+
     return Checkpoints(home / "sessions" / "s" / "checkpoints", KEEP)
 
 
@@ -57,9 +66,7 @@ class CheckpointItems:
         if checkpoints.problems:
             return f"failed: torn under its final name: {checkpoints.problems}"
         wanted = snapshot(found.step)
-        same = found.values == wanted.values and all(
-            torch.equal(found.tensors[n], t) for n, t in wanted.tensors.items()
-        )
+        same = found.values == wanted.values and all(found.tensors[n].equal(t) for n, t in wanted.tensors.items())
         if not same or set(found.tensors) != set(wanted.tensors):
             return f"failed: {found.step} has other bytes"
         checkpoints.save("rolling", snapshot(found.step + 1))
@@ -143,13 +150,13 @@ def site(path: str) -> str:
     return re.sub(r"[0-9a-f]{64}|(?<=-)\d+", "N", path)
 
 
-def forget_fsyncs(disk: Path, pattern: str) -> list[str]:
-    """Leave out every fsync whose site matches; gives the list to which each fsync left out is added."""
+def forget_fsyncs(disk: Path, forgotten: str) -> list[str]:
+    """Leave out every fsync of one site; gives the list to which each fsync left out is added."""
     real, skipped = os.fsync, []
 
     def fsync(fd: int) -> None:
         path = site(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), disk))  # noqa: PTH115
-        if re.fullmatch(pattern, path):
+        if path == forgotten:
             skipped.append(path)
         else:
             real(fd)
@@ -159,12 +166,19 @@ def forget_fsyncs(disk: Path, pattern: str) -> list[str]:
 
 
 def main() -> None:
-    """Write until killed."""
-    scenario, disk, *forget = sys.argv[1:]
-    torch.set_num_threads(1)
-    skipped = forget_fsyncs(Path(disk), forget[0]) if forget else []
-    items, rng = SCENARIOS[scenario](Path(disk) / "home"), random.Random(scenario)  # noqa: S311
-    for number in itertools.count():
+    """Write until killed, or `--items`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("scenario", choices=SCENARIOS)
+    parser.add_argument("disk", type=Path)
+    parser.add_argument("--forget", default="", help="leave out every fsync whose site matches")
+    parser.add_argument("--items", type=int, default=sys.maxsize)
+    parser.add_argument("--keep-bytes", type=Path, help="link what each fsync made durable into this folder")
+    given = parser.parse_args()
+    skipped = forget_fsyncs(given.disk, given.forget) if given.forget else []
+    if given.keep_bytes:
+        keep_bytes(given.disk, given.keep_bytes)
+    items, rng = SCENARIOS[given.scenario](given.disk / "home"), random.Random(given.scenario)  # noqa: S311
+    for number in range(given.items):
         items.write(number)
         os.write(1, f"{number} {len(skipped)}\n".encode())
         time.sleep(rng.uniform(0, PAUSE_S))

@@ -47,7 +47,7 @@ def cut(tmp_path: Path, scenario: str, kind: str, cuts: int, forget: str = "") -
         command = [sys.executable, "-m", "tests.crash.powercut_writer", scenario, str(disk.live)]
         found = powercut.campaign(
             disk,
-            [*command, forget] if forget else command,
+            [*command, "--forget", forget] if forget else command,
             check,
             cuts,
             seed,
