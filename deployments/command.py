@@ -11,6 +11,7 @@ COMMANDS = (
     Command(
         "autostart", "register `so8t up` for the next logon; say what is registered", "deployments.autostart.command"
     ),
+    Command("resume", "go on with interrupted runs now, or with one that waits for your word", "deployments.resume"),
     Command("doctor", "check this machine and say what to do", "deployments.doctor"),
     *cli.COMMANDS,
 )

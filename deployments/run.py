@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import sys
-import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from so8t.cli import add_config_arguments, raise_on_signals
+
+if TYPE_CHECKING:
+    from so8t.config import Config
+    from so8t.progress import Sink
 
 FLUSH_TIMEOUT_S = 10
 
@@ -25,17 +27,14 @@ def main(options: argparse.Namespace) -> int:
     """Run, show progress, sum up."""
     from deployments.server import Server
     from deployments.terminal import open_display
-    from so8t import durable
+    from so8t import attempt, durable
     from so8t.config import load_config
-    from so8t.errors import Interrupted
 
     raise_on_signals()
     config = load_config(options.config, options.overrides, options.home)
     home = config.home()
     config = config.model_copy(update={"machine": config.machine.model_copy(update={"home": home})})
-    logs = _new_attempt(home)
-    os.environ["SO8T_LOGS"] = str(logs)
-    started = time.monotonic()
+    logs = attempt.begin(home)
     summary: dict[str, Any] = {"state": "failed", "steps": {}, "artifacts": {}}
     try:
         with open_display(config.machine.progress_interval_s) as display, Server(config, logs / "server.log") as server:
@@ -43,16 +42,14 @@ def main(options: argparse.Namespace) -> int:
             # The terminal shows our progress; Prefect's own lines stay in the UI.
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             display.say(f"home {home}   UI {server.url} {'(while this runs)' if server.started else '(attached)'}")
-            made = _run_flow(config, display.sink)
-            summary = {"state": "completed", **summarise(config, made)}
+            _run_flow(config, display.sink)
     except BaseException as error:
-        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
-        summary |= {"state": "interrupted" if interrupted else "failed", "error": str(error)}
-        _log_error(logs, error)
+        if not (logs / "summary.json").exists():
+            attempt.log_error(logs, error)
+            durable.write_json(logs / "summary.json", summary | {"error": str(error)})
         raise
     finally:
-        summary["seconds"] = round(time.monotonic() - started, 3)
-        durable.write_json(logs / "summary.json", summary)
+        summary = durable.read_json(logs / "summary.json")
         if options.json:
             sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
     if not options.json:
@@ -60,16 +57,29 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_flow(config: Any, sink: Any) -> list[dict[str, Any]]:
+def _run_flow(config: "Config", sink: "Sink") -> None:
+    """Run the flow here, as a run of its deployment: `so8t up` can go on with it after a power cut."""
+    from prefect.client.orchestration import get_client
+    from prefect.flow_engine import run_flow
+    from prefect.states import Pending
+
     import tasks.steps
+    from deployments.register import register
     from flows.pipeline import so8t_pipeline
+    from so8t import fence
 
     tasks.steps.terminal[:] = [sink]
+    parameters = {"config": config.model_dump(mode="json")}
+    with get_client(sync_client=True) as client:
+        ids = register(client, {so8t_pipeline.name: parameters}, keep=True)
+        flow_run = client.create_flow_run_from_deployment(
+            ids[f"{so8t_pipeline.name}/so8t"], parameters=parameters, state=Pending(message="so8t run")
+        )
+    fence.hold(config.home(), str(flow_run.id))
     try:
-        made: list[dict[str, Any]] = so8t_pipeline(config)
+        run_flow(so8t_pipeline, flow_run=flow_run, parameters={"config": config})
     finally:
         _flush()
-    return made
 
 
 def _flush() -> None:
@@ -79,49 +89,6 @@ def _flush() -> None:
 
     APILogHandler().flush()
     EventsWorker.drain_all(timeout=FLUSH_TIMEOUT_S)
-
-
-def summarise(config: Any, made: list[dict[str, Any]]) -> dict[str, Any]:
-    """The `--json` object's steps and artifacts, read from the manifests on disk."""
-    from so8t.artifacts import Store, load
-
-    store = Store(config.home())
-    steps: dict[str, Any] = {}
-    artifacts: dict[str, str] = {}
-    for reference in made:
-        name = f"{reference['step']}[{reference['part']}]" if reference["part"] else reference["step"]
-        folder = store.path(reference["step"], reference["key"])
-        artifact = load(folder)
-        steps[name] = {
-            "key": artifact.manifest.key,
-            "content": artifact.content,
-            "cached": reference["cached"],
-            "seconds": round(artifact.seconds, 3),
-            "facts": artifact.manifest.facts,
-        }
-        artifacts[name] = str(folder)
-    return {"steps": steps, "artifacts": artifacts}
-
-
-def _new_attempt(home: Path) -> Path:
-    from so8t.durable import explain_full_disk
-
-    number = 1
-    while True:
-        folder = home / "logs" / f"attempt_{number}"
-        try:
-            with explain_full_disk(folder):
-                folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
-
-
-def _log_error(logs: Path, error: BaseException) -> None:
-    line = {"time": time.time(), "type": type(error).__name__, "message": str(error)}
-    with (logs / "errors.jsonl").open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol
 
 import psutil
 from filelock import FileLock
@@ -26,6 +27,13 @@ from so8t.errors import So8tError
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0
 STOP_GRACE_S = 15.0
+
+
+class SupportsFileno(Protocol):
+    """What `subprocess` takes for a stream."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
 
 
 class ServerFailed(So8tError):
@@ -76,9 +84,10 @@ def environment(home: Path, port: int, workers: int) -> dict[str, str]:
 class Server:
     """Start or attach to the home's server; a context manager that stops only what it started."""
 
-    def __init__(self, config: Config, log: Path) -> None:
+    def __init__(self, config: Config, log: Path, output: SupportsFileno | None = None) -> None:
+        """`output` takes what the server prints; without it, the file `log` does."""
         self.home, self._wanted_port = config.home(), config.machine.server_port
-        self._workers, self._log = config.machine.workers, log
+        self._workers, self._log, self._output = config.machine.workers, log, output
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -103,17 +112,23 @@ class Server:
 
     def __enter__(self) -> "Server":
         """Attach to a healthy server, else start one and wait for its health."""
+        self.ensure()
+        return self
+
+    def ensure(self) -> None:
+        """Attach to the home's healthy server, or start one on the port that the home's clients know."""
         auth_string(self.home)
         with FileLock(self.home / "prefect" / "server.lock", timeout=START_TIMEOUT_S):
             self.port = running_port(self.state_file)
             if not self.port:
                 self._start()
-        return self
 
     def _start(self) -> None:
-        self.port = _free_port(self._wanted_port)
+        _wait_for_end(self.state_file)
+        self.port = _free_port(self._wanted_port or _last_port(self.state_file))
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
+        with contextlib.ExitStack() as files:
+            log = self._output or files.enter_context(self._log.open("ab"))
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "deployments.served"],
                 stdin=subprocess.PIPE,
@@ -141,9 +156,9 @@ class Server:
         durable.write_text(self.home / "prefect" / "profiles.toml", profile)
         (self.home / "prefect" / "profiles.toml").chmod(0o600)
 
-    def alive(self) -> bool:
-        """Whether the server that this object started still runs."""
-        return self._process is not None and self._process.poll() is None
+    def serves(self) -> bool:
+        """Whether the server still serves: its process where this object started it, its answer where not."""
+        return self._process.poll() is None if self._process is not None else bool(running_port(self.state_file))
 
     def stop(self) -> None:
         """Stop the server, if this object started it."""
@@ -167,14 +182,35 @@ class Server:
 
 def running_port(state_file: Path) -> int:
     """Port of the healthy server that the state file names, or 0."""
-    if not state_file.exists():
-        return 0
-    state = durable.read_json(state_file)
+    state = _state(state_file)
+    return int(state["port"]) if _lives(state) and healthy(state["port"]) else 0
+
+
+def _state(state_file: Path) -> dict[str, Any]:
     try:
-        same = abs(psutil.Process(state["pid"]).create_time() - state["create_time"]) < 1.0
+        state: dict[str, Any] = durable.read_json(state_file)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return state
+
+
+def _lives(state: dict[str, Any]) -> bool:
+    try:
+        return bool(state) and abs(psutil.Process(state["pid"]).create_time() - state["create_time"]) < 1.0
     except psutil.NoSuchProcess:
-        return 0
-    return int(state["port"]) if same and healthy(state["port"]) else 0
+        return False
+
+
+def _wait_for_end(state_file: Path) -> None:
+    """A server whose starter was killed takes some seconds to leave the port."""
+    deadline = time.monotonic() + STOP_GRACE_S
+    while _lives(_state(state_file)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _last_port(state_file: Path) -> int:
+    """Where the home's server was before: runs that outlived it look for it there."""
+    return int(_state(state_file).get("port", 0))
 
 
 def healthy(port: int) -> bool:

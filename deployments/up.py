@@ -1,24 +1,27 @@
-"""`so8t up`: server, work pool, deployments and one worker, in the foreground."""
+"""`so8t up`: server, self-resume, deployments and one worker, kept running in the foreground; autostart runs this."""
 
 import argparse
 import os
-import subprocess
 import sys
+import threading
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from so8t.cli import add_config_arguments, raise_on_signals
 
 if TYPE_CHECKING:
-    from deployments.server import Server
+    from deployments.keeper import Kept
+    from flows.resume import Verdict
+    from so8t.config import Config
 
 PROJECT = Path(__file__).resolve().parent.parent
-POOL = "so8t"
-RESTART_PAUSE_S, RESTART_PAUSE_MAX_S = 1.0, 60.0
-# A worker that ran this long was healthy: the next pause starts small again.
-HEALTHY_S = 300.0
-STOP_GRACE_S = 20.0
+LOOK_S = 0.2
+# A server that somebody else started is asked now and then; our own is watched as a process.
+PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
+FAILURES_BEFORE_NOTICE = 3
+WORTH_A_NOTICE = frozenset({"stopped", "refused", "confirm", "left"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Serve until a signal; what was started is stopped."""
+    """Serve until a signal; everything below saves and is stopped first."""
     from filelock import FileLock, Timeout
 
-    from deployments.server import Server, auth_string
+    from deployments.server import auth_string
     from so8t.config import load_config
     from so8t.errors import ResourceError
 
@@ -40,81 +43,143 @@ def main(options: argparse.Namespace) -> int:
     auth_string(home)
     lock = FileLock(home / "prefect" / "up.lock", timeout=0)
     try:
-        with lock, Server(config, home / "logs" / "server.log") as server:
-            _say(f"server  {server.url}   home {home}")
-            environment = {**os.environ, **server.environment(), "SO8T_PROJECT": str(PROJECT)}
-            _prefect(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-            parameters = f'{{"config": {config.model_dump_json(exclude={"machine": {"home"}})}}}'
-            _prefect(environment, "deploy", "--name", "so8t", "--params", parameters)
-            _say("ready   start a run in the UI (user and password: see <home>/prefect/auth), or with")
-            _say(f"        prefect deployment run so8t-pipeline/so8t   (PREFECT_HOME={home / 'prefect'})")
-            _keep_worker(environment, home / "logs" / "worker.log", server)
+        with lock:
+            Supervisor(config).run()
     except Timeout:
         raise ResourceError(
-            f"`so8t up` already runs for {home}", "one instance a home", "stop the other one first"
+            f"`so8t up` already runs for {home}", "one instance a home", "use that one, or stop it first"
         ) from None
     return 0
 
 
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+class Supervisor:
+    """Keeps everything alive and goes on with what a power cut interrupted."""
 
+    def __init__(self, config: "Config") -> None:
+        from deployments.keeper import Output
+        from deployments.server import Server
+        from so8t import fence
 
-def _prefect(environment: dict[str, str], *arguments: str) -> None:
-    """Run the `prefect` command; its own words are shown where it fails."""
-    from so8t.errors import So8tError
+        self.config, self.home = config, config.home()
+        self.name = uuid.uuid4().hex
+        logs = self.home / "logs"
+        self.server = Server(config, logs / "server.log", Output(logs / "server.log"))
+        self._output = Output(logs / "worker.log")
+        self._began = time.monotonic()
+        self._told: dict[str, tuple[str, str]] = {}
+        self._failures = 0
+        os.environ[fence.SUPERVISOR_VARIABLE] = self.name
 
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        cwd=PROJECT, env=environment, check=False, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, encoding="utf-8", errors="replace",
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise So8tError(f"prefect {' '.join(arguments[:2])} failed:\n{done.stdout}{done.stderr}")
-
-
-def _keep_worker(environment: dict[str, str], log: Path, server: "Server") -> None:
-    """One worker, started again with a growing pause when it dies; it ends when this process does."""
-    from deployments.server import ServerFailed
-
-    pause_s = RESTART_PAUSE_S
-    command = [sys.executable, "-m", "deployments.guard", "prefect", "worker", "start", "--pool", POOL, "--limit", "1"]
-    while True:
-        began = time.monotonic()
-        with log.open("ab") as output:
-            worker = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=PROJECT, env=environment,
-                start_new_session=os.name != "nt",
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )  # fmt: skip
-        _say(f"worker  started (pid {worker.pid})")
+    def run(self) -> None:
+        """Until an exception ends it; Interrupted is the usual one."""
+        worker = None
         try:
-            while worker.poll() is None:
-                if server.started and not server.alive():
-                    raise ServerFailed(f"the Prefect server stopped; see {log.with_name('server.log')}")
-                time.sleep(0.5)
+            self._boot()
+            worker = self._worker()
+            threading.Thread(target=self._resume_for_ever, name="resume", daemon=True).start()
+            while True:
+                if not self.server.serves():
+                    worker = self._again(worker)
+                worker.look()
+                time.sleep(LOOK_S)
         finally:
-            _stop(worker)
-        _say(f"worker  ended with exit code {worker.returncode}; again in {pause_s:g} s")
-        time.sleep(pause_s)
-        healthy = time.monotonic() - began > HEALTHY_S
-        pause_s = RESTART_PAUSE_S if healthy else min(pause_s * 2, RESTART_PAUSE_MAX_S)
+            if worker is not None:
+                worker.stop()
+            self.server.stop()
 
+    def _boot(self) -> None:
+        """Server, then reconciliation, and only then a worker: it would take newer runs first."""
+        pause_s = PAUSE_S
+        while True:
+            self.server.ensure()
+            os.environ.update(self.server.environment())
+            self.say(f"server  {self.server.url}   home {self.home}")
+            from prefect.client.orchestration import get_client
 
-def _stop(worker: "subprocess.Popen[bytes]") -> None:
-    """Stop the worker and the flow runs that it started."""
-    import psutil
+            from deployments.register import register
+            from flows.pipeline import so8t_pipeline
 
-    if worker.poll() is not None:
-        return
-    family = psutil.Process(worker.pid).children(recursive=True)
-    for process in [*reversed(family), psutil.Process(worker.pid)]:
-        try:
-            process.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    _, alive = psutil.wait_procs([*family, psutil.Process(worker.pid)], timeout=STOP_GRACE_S)
-    for process in alive:
-        process.kill()
-    worker.wait()
+            try:
+                self._resume(at_boot=True)
+                with get_client(sync_client=True) as client:
+                    defaults = self.config.model_dump(mode="json", exclude={"machine": {"home"}})
+                    register(client, {so8t_pipeline.name: {"config": defaults}})
+            except self._failed() as error:
+                self._complain(error, pause_s)
+                time.sleep(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_MAX_S)
+                continue
+            self.say("ready   start a run in the UI (user and password: see <home>/prefect/auth), or with")
+            self.say(f"        prefect deployment run so8t-pipeline/so8t   (PREFECT_HOME={self.home / 'prefect'})")
+            return
+
+    def _worker(self) -> "Kept":
+        from deployments.keeper import Kept
+        from deployments.register import POOL
+
+        command = ["prefect", "worker", "start", "--pool", POOL, "--limit", "1"]
+        worker = Kept("worker", command, PROJECT, dict(os.environ), self._output, self.say)
+        worker.look()
+        return worker
+
+    def _again(self, worker: "Kept") -> "Kept":
+        """The server is gone. Runs and worker bear that; they look for it at the port they know."""
+        self.say(f"server  stopped; see {self.home / 'logs' / 'server.log'}; starting it again")
+        port = self.server.port
+        self.server.stop()
+        self.server.ensure()
+        self.say(f"server  {self.server.url}")
+        if self.server.port == port:
+            return worker
+        os.environ.update(self.server.environment())
+        worker.stop()
+        return self._worker()
+
+    def _resume_for_ever(self) -> None:
+        interval_s = self.config.machine.resume_interval_s
+        while True:
+            time.sleep(interval_s)
+            try:
+                self._resume(at_boot=False)
+            except self._failed() as error:
+                self._complain(error, interval_s)
+
+    def _resume(self, *, at_boot: bool) -> None:
+        from flows.resume import reconcile
+
+        for verdict in reconcile(self.home, self.name, at_boot=at_boot):
+            self._tell(verdict)
+        self._failures = 0
+
+    def _tell(self, verdict: "Verdict") -> None:
+        """Each change once."""
+        from so8t.notify import notify
+
+        known = (verdict.action, verdict.why)
+        if self._told.get(verdict.run_id) == known and verdict.action != "resumed":
+            return
+        self._told[verdict.run_id] = known
+        self.say(f"resume  {verdict.action}: {verdict.name} ({verdict.run_id}): {verdict.why}")
+        if verdict.action in WORTH_A_NOTICE:
+            notify(self.home, f"so8t: run {verdict.name} {verdict.action}", verdict.why)
+
+    @staticmethod
+    def _failed() -> tuple[type[Exception], ...]:
+        """What a server that starts, stops or is overloaded makes its clients raise."""
+        import httpx
+        from prefect.exceptions import PrefectException
+
+        return (httpx.HTTPError, PrefectException, OSError)
+
+    def _complain(self, error: Exception, pause_s: float) -> None:
+        from so8t.notify import notify
+
+        self._failures += 1
+        self.say(f"resume  failed ({type(error).__name__}: {error}); again in {pause_s:g} s")
+        if self._failures == FAILURES_BEFORE_NOTICE:
+            notify(self.home, "so8t: self-resume fails", f"{type(error).__name__}: {error}")
+
+    def say(self, line: str) -> None:
+        """One line, with the seconds since the start."""
+        sys.stderr.write(f"{time.monotonic() - self._began:8.1f}  {line}\n")
+        sys.stderr.flush()

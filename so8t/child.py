@@ -31,6 +31,17 @@ LOG_TAIL_LINES = 15
 
 # Set by the signal handler: children run in threads, which an exception in the main thread does not reach.
 stopping = threading.Event()
+_alive: set[int] = set()
+
+
+def stop_all() -> None:
+    """Have every running child save and stop, and wait until they have."""
+    if not _alive:
+        return
+    stopping.set()
+    deadline = time.monotonic() + 2 * STOP_GRACE_S
+    while _alive and time.monotonic() < deadline:
+        time.sleep(POLL_S / 2)
 
 
 def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: Path) -> Artifact:
@@ -55,11 +66,14 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
             start_new_session=os.name != "nt",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
+        _alive.add(process.pid)
         try:
             code = _wait(process, ref, config, files["progress"], sinks)
         except BaseException:
             _stop(process)
             raise
+        finally:
+            _alive.discard(process.pid)
     if code != 0:
         raise _error(ref, code, files)
     planned = plan(ref, config, store)

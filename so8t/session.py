@@ -64,6 +64,11 @@ class Session(BaseModel):
     priority: int = 0
     resumes: list[Resume] = []
     problems: list[str] = []
+    # Of runs only: failures by step key, who supervised the last attempt, what it had reached, attempts since then.
+    failures: dict[str, int] = {}
+    supervisor: str = ""
+    reached: dict[str, int] = {}
+    stalled: int = 0
 
 
 class SessionFile:
@@ -84,11 +89,17 @@ class SessionFile:
         return file
 
     def update(self, **changes: Any) -> None:
-        """Change fields, renew the heartbeat, write."""
+        """Change fields, renew the heartbeat (unless it is among the changes), write."""
         beat = Heartbeat(pid=os.getpid(), boot_id=boot_id(), time=now())
         with self._changing:
-            self.session = self.session.model_copy(update={**changes, "heartbeat": beat})
+            self.session = self.session.model_copy(update={"heartbeat": beat, **changes})
             durable.write_json(self.folder / SESSION, self.session.model_dump(mode="json"))
+
+    def count_failure(self, name: str) -> None:
+        """One more failure of the step with this name in this run."""
+        with self._changing:
+            spent = self.session.failures
+            self.update(failures={**spent, name: spent.get(name, 0) + 1})
 
     def end(self, status: Status) -> None:
         """Say how this attempt ended."""

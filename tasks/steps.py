@@ -5,10 +5,7 @@ only asked while the store holds that artifact whole (otherwise the task runs an
 entry). The persisted result is a small reference, never the data.
 """
 
-import os
-from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -16,36 +13,19 @@ from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
 from prefect.states import State
 
-from so8t import child
-from so8t.artifacts import Store
+from so8t import child, fence
+from so8t.artifacts import Artifact, Store
+from so8t.attempt import logs_of
 from so8t.config import Config
 from so8t.errors import GateFailed, Interrupted, UserError
 from so8t.progress import PlainLines, Sink
 from so8t.step import Ref, execute, lookup, plan
 from tasks.show import PrefectProgress, show_facts
 
-LOGS_VARIABLE = "SO8T_LOGS"
 Reference = dict[str, Any]
 
 # Sinks of the process that shows this run on its terminal; a worker's flow run has none.
 terminal: list[Sink] = []
-
-
-@cache
-def logs_of(home: Path) -> Path:
-    """This process's folder `logs/attempt_<n>/`; `so8t run` names it, a worker's run makes its own."""
-    named = os.environ.get(LOGS_VARIABLE)
-    if named:
-        return Path(named)
-    number = 1
-    while True:
-        folder = home / "logs" / f"attempt_{number}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
 
 
 def _cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -75,10 +55,7 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
         PrefectProgress(str(ref), config.machine.progress_interval_s),
         *terminal,
     )
-    if lookup(ref, config).child:
-        artifact = child.run(ref, config, store, sinks, logs_of(store.home))
-    else:
-        artifact = execute(ref, config, store, sinks)
+    artifact = _counted(ref, key, lambda: _make(ref, config, store, sinks))
     show_facts(ref, artifact)
     return {
         "step": step,
@@ -91,6 +68,32 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
     }
 
 
+def _make(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...]) -> Artifact:
+    if lookup(ref, config).child:
+        return child.run(ref, config, store, sinks, logs_of(store.home))
+    return execute(ref, config, store, sinks)
+
+
+def _counted(ref: Ref, key: str, make: Callable[[], Artifact]) -> Artifact:
+    """Failures are counted in the run's session, so that a resumed run does not begin its retries anew."""
+    session, name = fence.current(), f"{ref} {key[:12]}"
+    try:
+        artifact = make()
+    except (Interrupted, UserError):
+        raise
+    except Exception:
+        if session is not None:
+            session.count_failure(name)
+        raise
+    return artifact
+
+
+def _retries_left(ref: Ref, key: str, config: Config) -> int:
+    session = fence.current()
+    spent = session.session.failures.get(f"{ref} {key[:12]}", 0) if session else 0
+    return max(0, config.machine.step_retries - spent)
+
+
 def submit(ref: Ref, config: Config) -> PrefectFuture[Reference]:
     """Start a step whose inputs are finished; it is Cached only where the disk holds it whole."""
     store = Store(config.home())
@@ -101,7 +104,7 @@ def submit(ref: Ref, config: Config) -> PrefectFuture[Reference]:
         name=ref.step,
         task_run_name=name,
         refresh_cache=not whole,
-        retries=config.machine.step_retries,
+        retries=_retries_left(ref, planned.key, config),
         retry_delay_seconds=config.machine.step_retry_delay_s,
         retry_jitter_factor=0.5,
     )

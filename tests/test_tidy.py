@@ -1,4 +1,4 @@
-"""Style as a test: sizes, names, encodings, durable writes, config keys, documented commands."""
+"""Style as a test: sizes, names, encodings, config keys, documented commands. (Writes: tests/test_writes.py.)"""
 
 import ast
 import subprocess
@@ -17,8 +17,6 @@ CODE = [p for d in ("so8t", "flows", "tasks", "deployments") for p in sorted((RO
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 450
 BANNED_NAMES = {"utils.py", "common.py", "helpers.py", "misc.py", "base.py"}
-# Files that write by themselves: append-only logs, locks, and the one module that does it durably.
-WRITERS = {"so8t/durable.py"}
 
 
 def _tree(path: Path) -> ast.Module:
@@ -47,33 +45,6 @@ def test_nothing_in_flows_hides_a_package():
     names = {p.stem for p in (ROOT / "flows").glob("*.py")} - {"__init__"}
     installed = {"prefect", "torch", "transformers", "datasets", "numpy", "resume", "monitor"} - {"resume", "monitor"}
     assert not names & (installed | set(sys.stdlib_module_names))
-
-
-def _write_calls(tree: ast.Module):
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
-            continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-        if name in {"write_text", "write_bytes"} and not (
-            isinstance(node.func, ast.Attribute)
-            and isinstance(node.func.value, ast.Name)
-            and node.func.value.id == "durable"
-        ):
-            yield node.lineno
-        if name == "open":
-            modes = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-            if any(mode.startswith(("w", "x")) and len(mode) <= 3 for mode in modes):
-                yield node.lineno
-
-
-def test_files_are_written_durably():
-    loose = [
-        f"{path.relative_to(ROOT).as_posix()}:{line}"
-        for path in CODE
-        if path.relative_to(ROOT).as_posix() not in WRITERS and path.name != "doctor.py"
-        for line in _write_calls(_tree(path))
-    ]
-    assert loose == []
 
 
 def test_scripts_are_ascii():
@@ -126,9 +97,12 @@ def test_every_command_is_documented():
     assert [c.name for c in COMMANDS if f"so8t {c.name}" not in text] == []
 
 
-def test_prefect_yaml_names_the_flow():
+def test_prefect_yaml_names_the_flows():
     described = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
-    assert [d["entrypoint"] for d in described["deployments"]] == ["flows.pipeline.so8t_pipeline"]
+    assert [d["entrypoint"] for d in described["deployments"]] == [
+        "flows.pipeline.so8t_pipeline",
+        "flows.resume.so8t_resume",
+    ]
 
 
 def test_help_is_light():

@@ -49,7 +49,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 client = get_client(sync_client=True)
 runs = client.read_flow_runs()
-tasks = [task for run in runs if run.deployment_id for task in client.read_task_runs(
+newest = max(runs, key=lambda run: run.expected_start_time)
+tasks = [task for run in [newest] for task in client.read_task_runs(
     flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))]
 artifacts = client.request("POST", "/artifacts/filter", json={"limit": 200}).json()
 print(json.dumps({
@@ -71,7 +72,7 @@ def test_a_deployment_run_gives_the_same_artifacts(up, tiny, tiny_home):
         check=True, capture_output=True, text=True, encoding="utf-8",
     )  # fmt: skip
     told = json.loads(seen.stdout.splitlines()[-1])
-    assert ["Completed", True] in told["flows"]
+    assert told["flows"] == [["Completed", True]] * 2, "`so8t run` and `prefect deployment run` are both in the UI"
     assert {state for _, state in told["tasks"]} == {"Cached"}
     names = {name for name, _ in told["tasks"]}
     assert {"collect", "preprocess", "train", "bake", "benchmark", "upload", "cleanup"} <= names

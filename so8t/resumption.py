@@ -1,0 +1,115 @@
+"""Whether an interrupted run goes on: decided from the disk and the boot, not from Prefect's task states.
+
+A run is limited by lack of progress, not by the number of its attempts: power may fail a hundred times. Progress
+is a finished artifact, a checkpoint, or a session that came further than it ever was.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from so8t.artifacts import Store
+from so8t.config import Resume
+from so8t.session import Session, SessionFile, sessions
+
+Action = Literal["resume", "wait", "confirm", "stop", "leave"]
+BACKOFF_MAX_S = 900.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a run whose process is gone, and why."""
+
+    action: Action
+    why: str
+    costs: bool = False  # it counts against the limit
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Marks of progress on disk, and when the newest was made."""
+
+    reached: dict[str, int]
+    newest: str
+
+
+def decide(
+    session: Session, policy: Resume, marks: Marks, supervisor: str, idle_s: float, *, asked: bool = False
+) -> Decision:
+    """Decide from the run's session and what the disk holds now.
+
+    `supervisor` is the one that decides; an attempt that another one watched ended together with that one: in a
+    power cut or a kill of everything, which is not the run's fault. `idle_s` is the time since the run was found
+    without a process. `asked`: the user named this run.
+    """
+    crashed = bool(supervisor) and session.supervisor == supervisor
+    if asked:
+        return Decision("resume", "`so8t resume` asked for it")
+    if not policy.auto:
+        return Decision("leave", "resume.auto is false; `so8t resume RUN` goes on with it")
+    if (age_days := _days_since(session, marks)) > policy.expiry_days:
+        limit = f"resume.expiry_days = {policy.expiry_days:g}"
+        return Decision("leave", f"no progress for {age_days:.1f} days ({limit}); `so8t resume RUN` goes on with it")
+    stalled = 0 if further(session.reached, marks.reached) else session.stalled + crashed
+    if stalled >= policy.attempts_max:
+        return Decision("stop", f"{stalled} attempts in a row ended without any progress", crashed)
+    pause_s = min(BACKOFF_MAX_S, policy.backoff_s * 2.0 ** (stalled - 2)) if crashed and stalled > 1 else 0.0
+    if idle_s < pause_s:
+        return Decision("wait", f"attempt {stalled + 1} without progress follows after {pause_s:.0f} s")
+    if policy.confirm:
+        return Decision("confirm", "resume.confirm is true: say `so8t resume RUN`")
+    return Decision(
+        "resume", "its process ended" if crashed else "everything was stopped, or the power failed", crashed
+    )
+
+
+def marks_now(home: Path) -> Marks:
+    """Finished artifacts, checkpoints, and the furthest step of each session."""
+    reached = {f"{folder.parent.name}/{folder.name[:12]}": 1 for folder in Store(home).folders()}
+    newest = ""
+    for session in sessions(home):
+        if session.kind != "run":
+            reached[session.session_id] = session.current_step
+            reached |= {f"{session.session_id}/{checkpoint}": 1 for checkpoint in session.checkpoints}
+            newest = max(newest, session.last_progress_time)
+    return Marks(reached, newest)
+
+
+def further(before: dict[str, int], now: dict[str, int]) -> bool:
+    """Whether anything is there that was not, or came further than ever."""
+    return any(mark > before.get(name, 0) for name, mark in now.items())
+
+
+def note(file: SessionFile, marks: Marks, decision: Decision) -> None:
+    """Write down, durably, what the next decision needs."""
+    session = file.session
+    stalled = 0 if further(session.reached, marks.reached) else session.stalled + decision.costs
+    furthest = {name: max(mark, session.reached.get(name, 0)) for name, mark in marks.reached.items()}
+    file.update(
+        reached={**session.reached, **furthest},
+        # A run that was stopped and is started again by hand has all its attempts.
+        stalled=0 if decision.action == "stop" else stalled,
+        status="failed" if decision.action == "stop" else "interrupted",
+        heartbeat=session.heartbeat,
+    )
+
+
+def policy_of(parameters: dict[str, Any]) -> Resume:
+    """The `resume` section in a run's own config; the defaults where it has none."""
+    config = parameters.get("config")
+    section = config.get("resume") if isinstance(config, dict) else None
+    try:
+        return Resume.model_validate(section or {})
+    except ValidationError:
+        return Resume()
+
+
+def _days_since(session: Session, marks: Marks) -> float:
+    """Since the newest progress; a run that never started is new. A clock that was set back makes it negative."""
+    text = max(session.last_progress_time, session.heartbeat.time, marks.newest)
+    if not text:
+        return 0.0
+    return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds() / 86400
