@@ -104,7 +104,10 @@ def _no(default: str) -> Leaf:
     return Leaf(lambda text: text in {"false", "0"}, "false", default)
 
 
-BOOLEAN = Leaf(lambda text: text in {"true", "false", "0", "1"}, "true or false", "false")
+def _either(default: str) -> Leaf:
+    return Leaf(lambda text: text in {"true", "false", "0", "1"}, "true or false", default)
+
+
 TEXT = Leaf(lambda text: bool(text) and not UNWRITABLE.search(text) and not secret_in(text), "a text", optional=True)
 DURATION_ANY = Leaf(lambda text: seconds_of(text) is not None, "a duration", optional=True)
 PATH = Leaf(_path, f"an absolute path of 1 to {PATH_CHARS_MAX} characters, without quotes, %NAME% and $(")
@@ -137,18 +140,18 @@ SETTINGS = Group({
     "MultipleInstancesPolicy": Leaf(lambda text: text == "IgnoreNew", "IgnoreNew", "IgnoreNew"),
     "DisallowStartIfOnBatteries": _no("true"),
     "StopIfGoingOnBatteries": _no("true"),
-    "AllowHardTerminate": BOOLEAN,
+    "AllowHardTerminate": _either("true"),
     "StartWhenAvailable": _yes("false"),
-    "RunOnlyIfNetworkAvailable": BOOLEAN,
+    "RunOnlyIfNetworkAvailable": _either("false"),
     "IdleSettings": Group({
-        "StopOnIdleEnd": _no("true"), "RestartOnIdle": BOOLEAN, "Duration": DURATION_ANY, "WaitTimeout": DURATION_ANY,
+        "StopOnIdleEnd": _no("true"), "RestartOnIdle": _either("false"), "Duration": DURATION_ANY, "WaitTimeout": DURATION_ANY,
     }),
     "AllowStartOnDemand": _yes("true"),
     "Enabled": _yes("true"),
     "Hidden": _no("false"),
     "RunOnlyIfIdle": _no("false"),
     "DisallowStartOnRemoteAppSession": _no("false"),
-    "UseUnifiedSchedulingEngine": BOOLEAN,
+    "UseUnifiedSchedulingEngine": _either("false"),
     "WakeToRun": _no("false"),
     "ExecutionTimeLimit": Leaf(_between(0, 0), "PT0S", "PT72H"),
     # 7 and above mean low disk priority, and a checkpoint must not wait behind a virus scan.
