@@ -183,6 +183,10 @@ class StrictDisk:
             else:
                 place.touch()
 
+    def files(self) -> list[str]:
+        """The live files."""
+        return sorted(path for path, node in _walk(self.tree) if not node.folder)
+
     def loose(self) -> list[str]:
         """The live files that a cut may take or tear."""
         kept = dict(_walk(self.tree, durable=True))
