@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from so8t import durable
 from so8t.cli import add_config_arguments
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _home(config: "Config") -> Finding:
     home = config.home()
     probe = home / ".doctor.tmp"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(home)
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:

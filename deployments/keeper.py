@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from so8t import durable
+
 LOG_BYTES_MAX, LOG_FILES = 5_000_000, 5
 PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
 # A process that ran for as long was healthy: the next pause starts small again.
@@ -25,7 +27,7 @@ class Output:
     """A pipe for a child's output and a thread that empties it into a log that is rotated by size."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(path.parent)
         self.path = path
         self._log = logging.handlers.RotatingFileHandler(
             path, maxBytes=LOG_BYTES_MAX, backupCount=LOG_FILES, encoding="utf-8"

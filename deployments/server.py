@@ -45,7 +45,7 @@ def auth_string(home: Path) -> str:
     path = home / "prefect" / "auth"
     if not path.exists():
         with durable.explain_full_disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            durable.make_folder(path.parent)
             path.parent.chmod(0o700)
         durable.write_text(path, f"so8t:{secrets.token_urlsafe(24)}")
         path.chmod(0o600)
@@ -126,7 +126,7 @@ class Server:
     def _start(self) -> None:
         _wait_for_end(self.state_file)
         self.port = _free_port(self._wanted_port or _last_port(self.state_file))
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self._log.parent)
         with contextlib.ExitStack() as files:
             log = self._output or files.enter_context(self._log.open("ab"))
             self._process = subprocess.Popen(

@@ -23,7 +23,8 @@ def begin(home: Path) -> Path:
         folder = home / "logs" / f"attempt_{number}"
         try:
             with durable.explain_full_disk(folder):
-                folder.mkdir(parents=True)
+                durable.make_folder(folder.parent)
+                folder.mkdir()
         except FileExistsError:
             number += 1
         else:

@@ -35,7 +35,7 @@ def lock_of(home: Path, run_id: str) -> FileLock:
     """The run's lock, not taken. Lock files are never unlinked: a second process could lock the unlinked inode."""
     folder = home / "locks"
     with durable.explain_full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
     return FileLock(folder / f"run-{uuid.UUID(run_id).hex}.lock")
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from so8t import durable
 from so8t.session import now
 
 URLS_VARIABLE = "SO8T_NOTIFY_URLS"
@@ -43,6 +44,6 @@ def _send(home: Path, urls: list[str], title: str, text: str) -> None:
 
 def _write(home: Path, title: str, text: str) -> None:
     path = home / "logs" / "notices.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(path.parent)
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps({"time": now(), "title": title, "text": text}, ensure_ascii=False) + "\n")

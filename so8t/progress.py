@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from so8t import durable
+
 if TYPE_CHECKING:
     from so8t.config import Machine
     from so8t.session import SessionFile
@@ -47,7 +49,7 @@ class JsonLines:
     """Appends each report to a file that a parent process follows. Readers ignore a torn last line."""
 
     def __init__(self, path: Path, interval_s: float = 0.2) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(path.parent)
         self._file = path.open("a", encoding="utf-8", newline="\n")
         self._interval_s = interval_s
         self._last: tuple[float, str] = (0.0, "")

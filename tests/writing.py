@@ -15,7 +15,7 @@ _WRITERS = {
     "write_parquet", "to_parquet", "to_csv", "to_json", "to_excel", "to_sql", "to_pickle", "to_feather", "to_hdf",
     "write_dataset", "savefig", "imsave", "imwrite", "SampleWriter", "SummaryWriter", "GGUFWriter",
     "llama_model_quantize", "ZipFile", "RotatingFileHandler", "TimedRotatingFileHandler", "FileHandler", "FileLock",
-    "urlretrieve", "hf_hub_download", "snapshot_download", "mknod", "mkfifo",
+    "urlretrieve", "hf_hub_download", "snapshot_download", "mknod", "mkfifo", "mkdir", "makedirs",
 }  # fmt: skip
 # Names that mean other things too: they write only as methods of these, or as these modules' functions.
 _OF_MODULE = {

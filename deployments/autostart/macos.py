@@ -62,7 +62,7 @@ class Launchd:
     def install(self, entry: Entry) -> None:
         """Write the agent and load it; one of the same name is unloaded first, which stops it."""
         path = agents_folder() / (entry.name + SUFFIX)
-        (entry.home / "logs").mkdir(parents=True, exist_ok=True)
+        durable.make_folder(entry.home / "logs")
         self._unload(entry.name)
         durable.write_bytes(path, render(entry))
         done = call(["launchctl", "bootstrap", self.domain, str(path)])

@@ -38,7 +38,7 @@ class Slot:
 def new_gguf(path: Path, architecture: str) -> Iterator[gguf.GGUFWriter]:
     """A writer whose file becomes `path`, whole and durable, when the block ends well."""
     with durable.explain_full_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(path.parent)
         temporary = path.with_name(path.name + durable.TMP_SUFFIX)
         writer = gguf.GGUFWriter(temporary, architecture)
         try:

@@ -36,7 +36,7 @@ def busy_keys(home: Path, own: str) -> list[str]:
 @contextmanager
 def holding(lock: Path) -> Iterator[bool]:
     """Hold a lock file if it is free; gives whether it was. The file itself stays: see `Store.working`."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(lock.parent)
     try:
         with FileLock(lock, timeout=0):
             yield True

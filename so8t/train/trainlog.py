@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from so8t import durable
 from so8t.progress import Progress
 from so8t.session import SessionFile, now
 from so8t.train.pace import Pace
@@ -31,7 +32,7 @@ class TrainLog:
         """`note` runs a durable write elsewhere, so that the training does not wait for the disk."""
         self.progress, self.session, self.total, self.pace, self._note = progress, session, total, pace, note
         folder = progress.home / "progress_logs"
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
         self.path = folder / f"{session.session.session_id}.jsonl"
         self.process = psutil.Process()
         self._last: dict[str, float] = {}
