@@ -48,7 +48,7 @@ def render(entry: Entry) -> str:
     if read_unit(text) != (entry.command, str(entry.project)):
         raise UserError(
             f"systemd would read the folder {str(entry.project)!r} differently",
-            "a path that neither ends in a backslash nor begins or ends with a space",
+            "a path that ends neither in a backslash nor in a space",
             "move the project to another folder",
         )
     return text
@@ -188,16 +188,17 @@ def _registered(unit: str) -> Registered:
 
 
 def verify(name: str, text: str) -> None:
-    """Have systemd-analyze read the unit where it is installed; it exits 0 on faults, so its words decide."""
+    """Have systemd-analyze read the unit where it is installed; it exits 0 on most faults, so its words decide."""
     if shutil.which("systemd-analyze") is None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / (name + SUFFIX)
         durable.write_text(path, text)
-        said = call(["systemd-analyze", "verify", "--user", str(path)]).err.decode("utf-8", "replace")
+        done = call(["systemd-analyze", "verify", "--user", str(path)])
+    said = done.err.decode("utf-8", "replace").splitlines()
     # It reads the units that ours refers to as well; their faults are not ours.
-    faults = [line for line in said.splitlines() if name in line]
-    if faults:
+    faults = [line for line in said if name in line or done.code != 0]
+    if faults or done.code != 0:
         raise AutostartFailed("systemd-analyze finds faults in the unit:\n  " + "\n  ".join(faults))
 
 

@@ -17,7 +17,7 @@ def entry(tmp_path) -> Entry:
     return Entry(tmp_path / AWKWARD, config, ("train.seed=3", 'upload.title="a b\\"'))
 
 
-def started_by(folder: Path) -> Path:
+def stand_in(folder: Path) -> Path:
     """A stand-in for the project: its `deployments.command` notes how it was started, and stays."""
     package = folder / "deployments"
     package.mkdir(parents=True)
