@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from so8t.cli import add_config_arguments, raise_on_signals
+from so8t.errors import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="collect, preprocess, train, bake, benchmark, upload, cleanup, or a part of one")
     parser.add_argument("--part", default="", help="which part, for steps that have parts (collect.source, ...)")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument(
+        "--resume",
+        metavar="auto|PATH",
+        help="train only: go on from the newest checkpoint that verifies (auto, the default) or from this folder",
+    )
     parser.add_argument("--progress-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--error-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--die-with-stdin", action="store_true", help=argparse.SUPPRESS)
@@ -36,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
     if options.die_with_stdin:
         child.die_with_stdin()
     try:
-        config = load_config(options.config, options.overrides, options.home)
+        config = load_config(options.config, [*options.overrides, *_resume(options)], options.home)
         sink: Sink = JsonLines(options.progress_file) if options.progress_file else PlainLines()
         artifact = execute(Ref(options.name, options.part), config, Store(config.home()), (sink,))
     except BaseException as error:
@@ -49,3 +55,13 @@ def main(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(f"{options.name}: content {manifest.content[:12]}  {artifact.path}\n")
     return 0
+
+
+def _resume(options: argparse.Namespace) -> list[str]:
+    """The option as an override; ConfigError for another step."""
+    if options.resume is None:
+        return []
+    if options.name != "train":
+        raise ConfigError(f"--resume with {options.name}", "so8t step train", "leave --resume out")
+    chosen = options.resume if options.resume == "auto" else str(Path(options.resume).absolute())
+    return [f"machine.resume={json.dumps(chosen)}"]

@@ -62,9 +62,10 @@ class Checkpoints:
         self.problems: list[str] = []
         # What this process wrote or read and hashed, by step.
         self._whole: dict[int, Path] = {}
-        durable.make_folder(folder)
-        for leftover in folder.glob("*" + durable.TMP_SUFFIX):
-            shutil.rmtree(leftover)
+        with durable.explain_full_disk(folder):
+            durable.make_folder(folder)
+            for leftover in folder.glob("*" + durable.TMP_SUFFIX):
+                shutil.rmtree(leftover)
 
     def save(self, kind: Kind, snapshot: Snapshot, tag: str = "", unwanted: Callable[[], bool] = lambda: False) -> Path:
         """Write tensors of the CPU durably, then prune; a step that is known to be there whole is not written twice.

@@ -3,58 +3,16 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from so8t.session import read
+from so8t.train.checkpoint import Checkpoints
 from tests.train import tiny
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 SESSION = f"train-{tiny.KEY[:12]}"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    torch.set_num_threads(1)
-    tiny.make_world(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def whole(world, tmp_path_factory) -> Path:
-    home = tmp_path_factory.mktemp("whole")
-    tiny.train(world, home)
-    return home
-
-
-def start(world: Path, home: Path) -> subprocess.Popen[bytes]:
-    home.mkdir(exist_ok=True)
-    with (home / "log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.train.tiny", str(world), str(home)],
-            cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log,
-        )  # fmt: skip
-
-
-def stop_when(home: Path, process: subprocess.Popen[bytes], seen: str, number: signal.Signals) -> int:
-    """Send the signal as soon as a progress message of this process contains `seen`; its exit code."""
-    path = home / "progress.jsonl"
-    offset = path.stat().st_size if path.exists() else 0
-    deadline = time.monotonic() + 100
-    while process.poll() is None and time.monotonic() < deadline:
-        if path.exists() and seen in path.read_text(encoding="utf-8")[offset:]:
-            process.send_signal(number)
-            return process.wait(60)
-        time.sleep(0.002)
-    process.kill()
-    pytest.fail(f"{seen!r} never came: {(home / 'log').read_text(encoding='utf-8')[-2000:]}")
 
 
 def checkpoints(home: Path) -> Path:
@@ -88,10 +46,10 @@ def test_another_run_gives_the_same_bytes_whatever_the_interval(world, whole, tm
 KILLS = ("tower 1/2", "tower: measuring", "warmup 3/5", "ppo 1/8", "ppo 3/8", "ppo 6/8", "ppo: measuring", "head 2/4")
 
 
-def test_sigkill_again_and_again_ends_in_the_same_bytes(world, whole, tmp_path):
+def test_sigkill_again_and_again_ends_in_the_same_bytes(world, whole, forge, tmp_path):
     for seen in KILLS:
-        assert stop_when(tmp_path, start(world, tmp_path), seen, signal.SIGKILL) == -9
-    assert start(world, tmp_path).wait(100) == 0
+        assert forge.start(world, tmp_path).stop_when(seen, signal.SIGKILL) == -9
+    assert forge.start(world, tmp_path).wait() == 0
     assert tiny.bytes_of(tmp_path) == tiny.bytes_of(whole)
     session = read(tmp_path / "sessions" / SESSION)
     assert session.attempts == len(KILLS) + 1
@@ -100,19 +58,20 @@ def test_sigkill_again_and_again_ends_in_the_same_bytes(world, whole, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_at_once_and_the_next_start_goes_on(world, whole, tmp_path, number, code):
-    assert stop_when(tmp_path, start(world, tmp_path), "ppo 2/8", number) == code
-    names = sorted(path.name for path in checkpoints(tmp_path).iterdir())
-    emergency = [name for name in names if name.startswith("emergency-")]
-    assert len(emergency) == 1
-    assert int(emergency[0].split("-")[1]) >= 11
-    assert read(tmp_path / "sessions" / SESSION).status == "interrupted"
-    assert start(world, tmp_path).wait(100) == 0
+def test_a_signal_saves_at_once_and_the_next_start_goes_on(world, whole, forge, tmp_path, number, code):
+    assert forge.start(world, tmp_path).stop_when("ppo 2/8", number) == code
+    newest = Checkpoints(checkpoints(tmp_path), 5).names()[-1]
+    assert int(newest.split("-")[1]) >= 11
+    assert f"is saved in {newest}" in (tmp_path / "error.txt").read_text(encoding="utf-8")
+    session = read(tmp_path / "sessions" / SESSION)
+    assert session.status == "interrupted"
+    assert session.checkpoints[-1] == newest
+    assert forge.start(world, tmp_path).wait() == 0
     assert tiny.bytes_of(tmp_path) == tiny.bytes_of(whole)
 
 
-def test_a_damaged_newest_checkpoint_falls_back_and_is_reported(world, whole, tmp_path):
-    stop_when(tmp_path, start(world, tmp_path), "ppo 5/8", signal.SIGKILL)
+def test_a_damaged_newest_checkpoint_falls_back_and_is_reported(world, whole, forge, tmp_path):
+    forge.start(world, tmp_path).stop_when("ppo 5/8", signal.SIGKILL)
     newest = max(checkpoints(tmp_path).glob("*-*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
     data = bytearray((newest / "tensors.safetensors").read_bytes())
     data[-100] ^= 4

@@ -1,4 +1,6 @@
-"""A whole training in seconds, and the same as a program of its own: `python -m tests.train.tiny WORLD HOME`."""
+"""A whole training in seconds, and the same as a program of its own:
+`python -m tests.train.tiny WORLD HOME [INTERVAL_S [BALLAST_MB [RESUME]]]`.
+"""
 
 import io
 import sys
@@ -14,7 +16,7 @@ from so8t.collect.config import DemoBase
 from so8t.config import Machine
 from so8t.errors import So8tError
 from so8t.labels import Label
-from so8t.progress import JsonLines, Progress
+from so8t.progress import JsonLines, Progress, Sink
 from so8t.thinking import render
 from so8t.train.config import Train
 
@@ -85,14 +87,22 @@ def artifact(path: Path, step: str) -> Artifact:
     return Artifact(path, manifest)
 
 
-def train(world: Path, home: Path, interval_s: float = 0.01, config: Train = CONFIG) -> dict[str, object]:
+def train(
+    world: Path,
+    home: Path,
+    interval_s: float = 0.01,
+    config: Train = CONFIG,
+    resume: str = "auto",
+    sinks: tuple[Sink, ...] = (),
+) -> dict[str, object]:
     """Run the step; the result lies in `output(home)`."""
     from so8t.train.run import run
 
     machine = Machine(
-        threads=1, device="cpu", checkpoint_interval_s=interval_s, checkpoint_stall_share=1, progress_interval_s=0.01
-    )
-    progress = Progress("train", machine, home, (JsonLines(home / "progress.jsonl", 0.0),))
+        threads=1, device="cpu", checkpoint_interval_s=interval_s, checkpoint_stall_share=1, progress_interval_s=0.01,
+        resume=resume,
+    )  # fmt: skip
+    progress = Progress("train", machine, home, (JsonLines(home / "progress.jsonl", 0.0), *sinks))
     output(home).mkdir(parents=True, exist_ok=True)
     inputs = {"base": artifact(world / "base", "collect.base"), "data": artifact(world / "data", "preprocess")}
     return run(config, inputs, output(home), progress)
@@ -109,9 +119,32 @@ def bytes_of(home: Path) -> dict[str, str]:
     return {p.relative_to(root).as_posix(): hash_file(p) for p in sorted(root.rglob("*")) if p.is_file()}
 
 
-if __name__ == "__main__":
+def carry(ballast_mb: int) -> None:
+    """Have every checkpoint hold so much more, as that of a larger model would."""
+    import torch
+
+    from so8t.train.learner import Learner
+
+    tensors, ballast = Learner.tensors, {f"ballast.{i}": torch.full((2**18,), float(i)) for i in range(ballast_mb)}
+    Learner.tensors = lambda self: {**tensors(self), **ballast}
+
+
+def main(arguments: list[str]) -> int:
+    """Train; the exit code. `error.txt` says what went wrong."""
+    from so8t.cli import raise_on_signals
+
+    raise_on_signals()
+    defaults = ["0.01", "0", "auto"]
+    world, home, interval_s, ballast_mb, resume = [*arguments, *defaults[len(arguments) - 2 :]]
     try:
-        train(Path(sys.argv[1]), Path(sys.argv[2]))
+        if int(ballast_mb):
+            carry(int(ballast_mb))
+        train(Path(world), Path(home), float(interval_s), resume=resume)
     except So8tError as error:
-        durable.write_text(Path(sys.argv[2]) / "error.txt", str(error))
-        sys.exit(error.exit_code)
+        durable.write_text(Path(home) / "error.txt", str(error))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""Starts tiny trainings in processes of their own without importing everything each time.
+
+One process imports and forks for each training; where there is no fork, each training imports for itself.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+IMPORTED = (
+    "so8t.cli", "so8t.train.run", "transformers.models.llava.modeling_llava",
+    "transformers.models.phi3.modeling_phi3", "transformers.models.siglip.modeling_siglip",
+)  # fmt: skip
+
+
+class Process:
+    """A training that runs; `pid` and the exit code as subprocess gives them."""
+
+    def __init__(self, pid: int, home: Path) -> None:
+        self.pid, self.home = pid, home
+        self._code: int | None = None
+        self._codes: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def ended(self, code: int) -> None:
+        self._codes.put(code)
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            with contextlib.suppress(queue.Empty):
+                self._code = self._codes.get_nowait()
+        return self._code
+
+    def wait(self, timeout: float = 100.0) -> int:
+        if self._code is None:
+            self._code = self._codes.get(timeout=timeout)
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def stop_when(self, seen: str, number: int) -> int:
+        """Send the signal as soon as a progress message of this process contains `seen`; the exit code."""
+        path = self.home / "progress.jsonl"
+        offset = path.stat().st_size if path.exists() else 0
+        deadline = time.monotonic() + 100
+        while self.poll() is None and time.monotonic() < deadline:
+            if path.exists() and seen in path.read_text(encoding="utf-8")[offset:]:
+                self.send_signal(number)
+                return self.wait()
+            time.sleep(0.001)
+        self.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+        raise AssertionError(f"{seen!r} never came: {(self.home / 'log').read_text(encoding='utf-8')[-2000:]}")
+
+
+class Forge:
+    """Entered for as long as trainings are to be started."""
+
+    def __enter__(self) -> "Forge":
+        self._running: dict[int, Process] = {}
+        if hasattr(os, "fork"):
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "tests.train.forge"],
+                cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
+            )  # fmt: skip
+            self._pids: queue.SimpleQueue[int] = queue.SimpleQueue()
+            threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if hasattr(os, "fork"):
+            self._server.stdin.close()
+            self._server.wait(20)
+
+    def start(self, world: Path, home: Path, *more: object) -> Process:
+        """Begin `python -m tests.train.tiny WORLD HOME ...`; its output goes to HOME/log."""
+        home.mkdir(exist_ok=True)
+        arguments = [str(one) for one in (world, home, *more)]
+        if not hasattr(os, "fork"):
+            return self._plain(home, arguments)
+        self._server.stdin.write(json.dumps(arguments) + "\n")
+        self._server.stdin.flush()
+        process = Process(self._pids.get(timeout=60), home)
+        self._running[process.pid] = process
+        return process
+
+    def _plain(self, home: Path, arguments: list[str]) -> Process:
+        with (home / "log").open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "tests.train.tiny", *arguments],
+                cwd=ROOT,
+                env=ENVIRONMENT,
+                stdout=log,
+                stderr=log,
+            )
+        process = Process(child.pid, home)
+        threading.Thread(target=lambda: process.ended(child.wait()), daemon=True).start()
+        return process
+
+    def _listen(self) -> None:
+        for line in self._server.stdout:
+            told = json.loads(line)
+            if "code" not in told:
+                self._pids.put(told["pid"])
+                continue
+            while told["pid"] not in self._running:
+                time.sleep(0.001)
+            self._running.pop(told["pid"]).ended(told["code"])
+
+
+def _serve() -> None:
+    from tests.train import tiny
+
+    for name in IMPORTED:
+        importlib.import_module(name)
+    # A training that is stopped before it has a handler of its own must end, not raise in some hook of the fork.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    talking = threading.Lock()
+
+    def say(**told: int) -> None:
+        with talking:
+            sys.stdout.write(json.dumps(told) + "\n")
+            sys.stdout.flush()
+
+    def reap(pid: int) -> None:
+        _, status = os.waitpid(pid, 0)
+        say(pid=pid, code=os.waitstatus_to_exitcode(status))
+
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        with talking:
+            pid = os.fork()
+        if pid == 0:
+            log = os.open(Path(arguments[1]) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nothing, 0)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            code = 1
+            try:
+                code = tiny.main(arguments)
+            except BaseException:  # noqa: BLE001 - written to the log, as Python would at its end
+                sys.excepthook(*sys.exc_info())
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        say(pid=pid)
+        threading.Thread(target=reap, args=(pid,), daemon=True).start()
+
+
+if __name__ == "__main__":
+    _serve()
