@@ -17,15 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 # The same pipeline with hardly any training: the promise under test does not depend on how well it learns.
-_TINY = [
-    "base.steps=4", "train.warmup.steps=4", "train.vision.epochs=1", "train.head.steps=5", "train.ppo.updates=2",
-    "train.ppo.batch=4", "train.ppo.minibatch=4", "train.ppo.evaluation_prompts=4", "machine.step_retries=0",
-    "bake.gates.f16_top1_min=0.5", "bake.gates.f16_kl_max=1", "bake.gates.f32_logit_max=1", "bake.gates.texts=4", "bake.gates.images=2",
-    "bake.gates.quantized.Q8_0={kl_max: 9, top1_min: 0.01, perplexity_ratio_max: 9}",
-    "bake.quantizations=[Q8_0]", "benchmark.tasks=[safety]", "benchmark.resamples=200", "benchmark.replies=1",
-    "collect.sources.1.count=64", "machine.checkpoint_interval_s=0.5",
-]  # fmt: skip
-TINY = [part for override in _TINY for part in ("--set", override)]
+TINY = ["--config", str(ROOT / "configs" / "smoke.yaml")]
 
 
 @dataclass(frozen=True)
