@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run, show progress, sum up."""
+    from deployments.autostart import retire
     from deployments.server import Server
     from deployments.terminal import open_display
     from so8t import attempt, durable
@@ -52,6 +53,8 @@ def main(options: argparse.Namespace) -> int:
         summary = durable.read_json(logs / "summary.json")
         if options.json:
             sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
+    for line in retire(config, ""):
+        sys.stderr.write(f"autostart: {line}\n")
     if not options.json:
         _print(summary)
     return 0

@@ -136,11 +136,15 @@ class Supervisor:
         return self._worker()
 
     def _resume_for_ever(self) -> None:
+        from deployments.autostart import retire
+
         interval_s = self.config.machine.resume_interval_s
         while True:
             time.sleep(interval_s)
             try:
                 self._resume(at_boot=False)
+                for line in retire(self.config, self.name):
+                    self.say(f"autostart  {line}")
             except self._failed() as error:
                 self._complain(error, interval_s)
 

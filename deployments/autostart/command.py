@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from so8t.cli import DEFAULT_CONFIG, add_config_arguments
 if TYPE_CHECKING:
     from deployments.autostart.entry import Entry
     from deployments.autostart.manager import Manager, Registered
+    from so8t.config import Config
 
 PLATFORMS = {"win32": "windows", "linux": "linux", "darwin": "macos"}
 
@@ -205,6 +207,28 @@ def _remove_all(manager: "Manager", home: Path, *, stop: bool) -> list[str]:
 def remove(home: Path) -> list[str]:
     """Remove what starts this home at logon, without stopping what runs; the removed entries' names."""
     return _remove_all(_manager(PLATFORMS.get(sys.platform, sys.platform)), home, stop=False)
+
+
+def retire(config: "Config", supervisor: str) -> list[str]:
+    """Remove the entry where the config asks for it: a run under this supervisor has completed, and none is open.
+
+    A run without a sign of life for `cleanup.expiry_days` is not open: it was cancelled or given up. Gives lines to
+    show. A scheduler that refuses is told of, not raised: what completed stays completed.
+    """
+    from so8t.errors import So8tError
+    from so8t.session import sessions
+
+    if not config.cleanup.remove_autostart:
+        return []
+    runs = [run for run in sessions(config.home()) if run.kind == "run"]
+    oldest = (datetime.now(UTC) - timedelta(days=config.cleanup.expiry_days)).isoformat()
+    is_open = any(run.status in {"running", "interrupted"} and run.heartbeat.time > oldest for run in runs)
+    if is_open or not any(run.completed and run.supervisor == supervisor for run in runs):
+        return []
+    try:
+        return [f"removed {name}: every run is finished" for name in remove(config.home())]
+    except So8tError as error:
+        return [f"not removed: {error}"]
 
 
 def inspect(home: Path) -> tuple["Registered | None", list[str]]:

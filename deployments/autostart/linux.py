@@ -14,6 +14,7 @@ from so8t.errors import UserError
 
 SUFFIX = ".service"
 # Restart without limit: whoever counts attempts is the supervisor, which knows about progress.
+# A SIGTERM that systemd did not send is no wish to stop for good; one that it sent is a clean end (143 = 128 + 15).
 # mixed: the supervisor gets SIGTERM and stops its children itself; 120 s is for emergency checkpoints.
 # OOMPolicy: a child that the kernel kills is the supervisor's affair, not the end of the unit.
 UNIT = """\
@@ -28,6 +29,8 @@ WorkingDirectory={folder}
 ExecStart=:{command}
 Restart=on-failure
 RestartSec=30
+RestartForceExitStatus=130 143 SIGINT SIGTERM
+SuccessExitStatus=130 143
 KillMode=mixed
 TimeoutStopSec=120
 OOMPolicy=continue

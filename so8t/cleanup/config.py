@@ -30,3 +30,5 @@ class Cleanup(Section):
     """Newest logs of attempts that are kept."""
     keep_logs_days: Days = 90.0
     """Logs older than this are removed although they are among the newest, the very newest excepted."""
+    remove_autostart: bool = False
+    """When a run has completed and none is open, remove the entry that starts `so8t up` at logon."""

@@ -191,6 +191,35 @@ def test_the_doctor_speaks_of_it(untouched, tmp_path):
     assert command.remove(tmp_path / "h") == []
 
 
+def test_the_entry_goes_with_the_last_run_where_the_config_asks(tmp_path, launchd, untouched, entry, monkeypatch):
+    """Only a completed run of this supervisor counts, and an open one keeps the entry; an expired one does not."""
+    from so8t.config import load_config
+    from so8t.session import Heartbeat, SessionFile, now
+
+    monkeypatch.setitem(command.PLATFORMS, sys.platform, "macos")
+    asked = load_config(ROOT / "configs" / "demo.yaml", ["cleanup.remove_autostart=true"], entry.home)
+    silent = load_config(ROOT / "configs" / "demo.yaml", [], entry.home)
+    manager = macos.Launchd()
+    manager.install(entry)
+
+    def session(name: str, kind: str, **values) -> SessionFile:
+        file = SessionFile.open(entry.home, name, kind)
+        file.update(**values)
+        return file
+
+    assert command.retire(asked, "me") == []
+    session("run-a", "run", supervisor="me").end("completed")
+    other = session("run-b", "run", supervisor="other", status="interrupted", heartbeat=Heartbeat(time=now()))
+    assert command.retire(asked, "me") == []
+    other.update(heartbeat=Heartbeat(time="2020-01-01T00:00:00.000+00:00"))
+    assert command.retire(silent, "me") == command.retire(asked, "somebody") == []
+    assert manager.find(entry.home)
+    assert command.retire(asked, "me") == [f"removed {entry.name}: every run is finished"]
+    assert manager.find(entry.home) == []
+    assert [path.name for path in launchd.iterdir()] == [entry.name], "what runs was stopped"
+    assert command.retire(asked, "me") == []
+
+
 @pytest.fixture
 def launchd(tmp_path, untouched, monkeypatch) -> Path:
     """A folder that says which agents are loaded."""

@@ -105,11 +105,11 @@ def test_without_a_user_manager_nothing_is_written(tmp_path, entry, monkeypatch)
     assert any("not checked" in fault for fault in found.faults)
 
 
-def _phase(phase: str, tmp_path: Path, home: Path, project: Path) -> dict:
+def _phase(phase: str, tmp_path: Path, home: Path, project: Path, config: str = "demo") -> dict:
     done = subprocess.run(
         ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-         sys.executable, "-m", "tests.autostart.session", phase, str(home), str(ROOT / "configs" / "demo.yaml"), str(project)],
-        check=False, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, stdin=subprocess.DEVNULL, timeout=240,
+         sys.executable, "-m", "tests.autostart.session", phase, str(home), str(ROOT / "configs" / f"{config}.yaml"), str(project)],
+        check=False, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, stdin=subprocess.DEVNULL, timeout=1800,
         env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_DATA_HOME": str(tmp_path / "data")},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -149,6 +149,24 @@ def test_power_cut_kill_and_removal_under_a_real_systemd(tmp_path):
     assert second["first"]["folder"] == str(project)
     assert second["restarted_as"][0] == second["restarted_as"][1]
     assert (second["removed"], second["runs_on"], second["left"]) == (0, True, [])
-    assert second["starts"] == 2, "a removed unit was started again"
+    assert second["stopped"] == "inactive"
+    assert second["starts"] == 4, "a removed unit was started again"
 
-    assert _phase("third", tmp_path, home, project) == {"starts": 2, "status": 1}
+    assert _phase("third", tmp_path, home, project) == {"starts": 4, "status": 1}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5400)
+@pytest.mark.skipif(bool(_own_manager()), reason=_own_manager() or "never")
+def test_a_run_goes_on_by_itself_after_a_power_cut(tmp_path, capsys):
+    """The real `so8t up`, started by systemd alone: killed, and cut in the middle of training."""
+    home = tmp_path / "home 日本"
+    assert _phase("real_first", tmp_path, home, ROOT, "smoke") == {"install": 0}
+    second = _phase("real_second", tmp_path, home, ROOT, "smoke")
+    third = _phase("real_third", tmp_path, home, ROOT, "smoke")
+    with capsys.disabled():
+        print(f"\nup {second['up_s']:.1f} s after logon; again {second['restart_s']:.1f} s after kill -9")  # noqa: T201
+        print(f"after the cut up in {third['up_s']:.1f} s, the run went on after {third['resumed_s']:.1f} s")  # noqa: T201
+    assert len(second["runs"]) == 1
+    assert third["runs"] == [[second["runs"][0][0], "Completed", 2]]
+    assert third["up"] == "active", "removing the entry stopped what ran"
