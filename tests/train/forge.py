@@ -27,10 +27,17 @@ IMPORTED = (
 class Process:
     """A training that runs; `pid` and the exit code as subprocess gives them."""
 
-    def __init__(self, pid: int, home: Path) -> None:
-        self.pid, self.home = pid, home
+    def __init__(self, home: Path) -> None:
+        """Before it begins: what earlier ones said is passed over."""
+        self.pid, self.home = 0, home
+        self._progress = home / "progress.jsonl"
+        self._offset = self._progress.stat().st_size if self._progress.exists() else 0
         self._code: int | None = None
         self._codes: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def began(self, pid: int) -> "Process":
+        self.pid = pid
+        return self
 
     def ended(self, code: int) -> None:
         self._codes.put(code)
@@ -50,18 +57,21 @@ class Process:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def stop_when(self, seen: str, number: int) -> int:
-        """Send the signal as soon as a progress message of this process contains `seen`; the exit code."""
-        path = self.home / "progress.jsonl"
-        offset = path.stat().st_size if path.exists() else 0
-        deadline = time.monotonic() + 100
-        while self.poll() is None and time.monotonic() < deadline:
-            if path.exists() and seen in path.read_text(encoding="utf-8")[offset:]:
-                self.send_signal(number)
-                return self.wait()
+    def await_word(self, word: str) -> bool:
+        """Whether this process said the word in a progress message before it ended."""
+        while self.poll() is None:
+            if self._progress.exists() and word in self._progress.read_text(encoding="utf-8")[self._offset :]:
+                return True
             time.sleep(0.001)
-        self.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-        raise AssertionError(f"{seen!r} never came: {(self.home / 'log').read_text(encoding='utf-8')[-2000:]}")
+        return False
+
+    def stop_when(self, word: str, number: int) -> int:
+        """Send the signal as soon as the word is said; the exit code."""
+        if not self.await_word(word):
+            log = (self.home / "log").read_text(encoding="utf-8")
+            raise AssertionError(f"{word!r} never came, exit code {self.wait()}: {log[-2000:]}")
+        self.send_signal(number)
+        return self.wait()
 
 
 class Forge:
@@ -87,16 +97,17 @@ class Forge:
         """Begin `python -m tests.train.tiny WORLD HOME ...`; its output goes to HOME/log."""
         home.mkdir(exist_ok=True)
         arguments = [str(one) for one in (world, home, *more)]
+        process = Process(home)
         if not hasattr(os, "fork"):
-            return self._plain(home, arguments)
+            return self._plain(process, arguments)
         self._server.stdin.write(json.dumps(arguments) + "\n")
         self._server.stdin.flush()
-        process = Process(self._pids.get(timeout=60), home)
-        self._running[process.pid] = process
+        pid = self._pids.get(timeout=60)
+        self._running[pid] = process.began(pid)
         return process
 
-    def _plain(self, home: Path, arguments: list[str]) -> Process:
-        with (home / "log").open("ab") as log:
+    def _plain(self, process: Process, arguments: list[str]) -> Process:
+        with (process.home / "log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "tests.train.tiny", *arguments],
                 cwd=ROOT,
@@ -104,7 +115,7 @@ class Forge:
                 stdout=log,
                 stderr=log,
             )
-        process = Process(child.pid, home)
+        process.began(child.pid)
         threading.Thread(target=lambda: process.ended(child.wait()), daemon=True).start()
         return process
 
