@@ -10,6 +10,7 @@ folder, fsync its parent. So a name without a suffix is a finished artifact.
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,19 +178,16 @@ class Store:
     @contextmanager
     def working(self, step: str, key: str) -> Iterator[Path]:
         """Give the `.partial` folder of a step, locked against any other process."""
-        partial = self.root / step / f"{key}.partial"
-        with durable.explain_full_disk(partial):
-            durable.make_folder(partial)
+        partial, locks = self.root / step / f"{key}.partial", self.home / "locks"
         # Lock files are never unlinked: a second process could lock the unlinked inode.
-        locks = self.home / "locks"
-        with durable.explain_full_disk(locks):
-            durable.make_folder(locks)
         lock = FileLock(locks / f"{step}-{key}.lock", timeout=LOCK_WAIT_S)
         try:
-            with lock:
-                durable.make_folder(partial)
-                _drop_temporary(partial)
-                yield partial
+            with durable.explain_full_disk(partial):
+                durable.make_folder(locks)
+                with lock:
+                    durable.make_folder(partial)
+                    _drop_temporary(partial)
+                    yield partial
         except Timeout:
             raise ResourceError(
                 f"another process is working on {step} ({key[:12]})",
@@ -202,7 +200,8 @@ class Store:
         _drop_temporary(partial)
         (partial / MANIFEST).unlink(missing_ok=True)
         files = []
-        for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+        folders, paths = _inside(partial)
+        for path in sorted(paths):
             name = path.relative_to(partial).as_posix()
             durable.fsync_file(path)
             files.append(
@@ -214,7 +213,7 @@ class Store:
                 )
             )
         whole = Manifest(files=files, content=content_of(files), **manifest)
-        for folder in sorted({path.parent for path in partial.rglob("*")}, reverse=True):
+        for folder in sorted(folders, reverse=True):
             durable.fsync_folder(folder)
         durable.write_json(partial / MANIFEST, whole.model_dump(mode="json"))
         target = self.path(whole.step, whole.key)
@@ -224,10 +223,25 @@ class Store:
         return Artifact(target, whole)
 
 
+def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Its folders, itself among them, and its files. Path.rglob would pass over what it may not read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    walked = [(Path(at), names) for at, _, names in os.walk(folder, onerror=refuse)]
+    return [at for at, _ in walked], [at / name for at, names in walked for name in names]
+
+
 def _drop_temporary(partial: Path) -> None:
     """What killed writers left; whoever calls holds the folder's lock."""
-    for leftover in sorted(partial.rglob("*" + durable.TMP_SUFFIX)):
-        leftover.unlink() if leftover.is_file() else shutil.rmtree(leftover)
+    folders, paths = _inside(partial)
+    for path in paths:
+        if path.name.endswith(durable.TMP_SUFFIX):
+            path.unlink()
+    for folder in folders:
+        if folder.name.endswith(durable.TMP_SUFFIX) and folder.exists():
+            shutil.rmtree(folder)
 
 
 def load(folder: Path) -> Artifact:
@@ -266,9 +280,9 @@ def check_hashes(folder: Path) -> list[Problem]:
                 Problem(folder, entry.path, f"sha256 {found[:12]}.., the manifest says {entry.sha256[:12]}..")
             )
     known = {entry.path for entry in manifest.files} | {MANIFEST}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_inside(folder)[1]):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in known:
+        if name not in known:
             problems.append(Problem(folder, name, "not in the manifest"))
     if content_of(manifest.files) != manifest.content:
         problems.append(Problem(folder, MANIFEST, "content hash differs from its files"))

@@ -25,6 +25,7 @@ def begin(home: Path) -> Path:
             with durable.explain_full_disk(folder):
                 durable.make_folder(folder.parent)
                 folder.mkdir()
+                durable.fsync_folder(folder.parent)
         except FileExistsError:
             number += 1
         else:

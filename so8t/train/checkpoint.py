@@ -90,7 +90,8 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
         self._whole[snapshot.step] = target
-        self._prune()
+        with durable.explain_full_disk(self.folder):
+            self._prune()
         return target
 
     def names(self) -> list[str]:
