@@ -2,12 +2,15 @@
 
 import json
 import os
+import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from so8t.artifacts import hash_file
 from so8t.session import read
 from so8t.train.checkpoint import Checkpoints
 from tests.train import tiny
@@ -51,9 +54,36 @@ def test_sigkill_again_and_again_ends_in_the_same_bytes(world, whole, forge, tmp
         assert forge.start(world, tmp_path).stop_when(seen, signal.SIGKILL) == -9
     assert forge.start(world, tmp_path).wait() == 0
     assert tiny.bytes_of(tmp_path) == tiny.bytes_of(whole)
+    assert final_bytes(tmp_path) == final_bytes(whole)
     session = read(tmp_path / "sessions" / SESSION)
     assert session.attempts == len(KILLS) + 1
     assert session.problems == []
+
+
+def final_bytes(home: Path) -> dict[str, str]:
+    """Of the last checkpoint: adapters, optimizer, RNG, metrics, history."""
+    return {path.name: hash_file(path) for path in (checkpoints(home) / "final-23").iterdir()}
+
+
+UPDATES = [
+    f"{name} {i}/{n}" for name, n in (("tower", 2), ("warmup", 5), ("ppo", 8), ("head", 4)) for i in range(1, n + 1)
+]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("interval_s", [0.01, 0.15])
+def test_sigkill_at_twenty_random_updates_in_all(world, whole, forge, tmp_path, interval_s):
+    draw = random.Random(interval_s)  # noqa: S311
+    for word in sorted(draw.sample(UPDATES, 10), key=UPDATES.index):
+        process = forge.start(world, tmp_path, interval_s)
+        if process.await_word(word):
+            time.sleep(draw.uniform(0, 0.03))
+            process.send_signal(signal.SIGKILL)
+        assert process.wait() in {0, -9}
+    assert forge.start(world, tmp_path, interval_s).wait() == 0
+    assert tiny.bytes_of(tmp_path) == tiny.bytes_of(whole)
+    assert final_bytes(tmp_path) == final_bytes(whole)
+    assert read(tmp_path / "sessions" / SESSION).problems == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
