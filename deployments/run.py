@@ -72,7 +72,8 @@ def _run_flow(config: "Config", sink: "Sink") -> None:
     from so8t import fence
 
     tasks.steps.terminal[:] = [sink]
-    parameters = {"config": config.model_dump(mode="json")}
+    # Without the home: whoever goes on with the run does so in the home of its server, wherever that was moved.
+    parameters = {"config": config.model_dump(mode="json", exclude={"machine": {"home"}})}
     with get_client(sync_client=True) as client:
         ids = register(client, {so8t_pipeline.name: parameters}, keep=True)
         flow_run = client.create_flow_run_from_deployment(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from so8t.cli import add_config_arguments, raise_on_signals
+from so8t.errors import So8tError
 
 if TYPE_CHECKING:
     from deployments.keeper import Kept
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from so8t.config import Config
 
 PROJECT = Path(__file__).resolve().parent.parent
-LOOK_S = 0.2
-# A server that somebody else started is asked now and then; our own is watched as a process.
+LOOK_S = 0.5
 PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
 FAILURES_BEFORE_NOTICE = 3
 WORTH_A_NOTICE = frozenset({"stopped", "refused", "confirm", "left"})
@@ -56,6 +56,7 @@ class Supervisor:
     """Keeps everything alive and goes on with what a power cut interrupted."""
 
     def __init__(self, config: "Config") -> None:
+        """Nothing is started yet."""
         from deployments.keeper import Output
         from deployments.server import Server
         from so8t import fence
@@ -76,12 +77,14 @@ class Supervisor:
         try:
             self._boot()
             worker = self._worker()
-            threading.Thread(target=self._resume_for_ever, name="resume", daemon=True).start()
-            while True:
+            resumer = threading.Thread(target=self._resume_for_ever, name="resume", daemon=True)
+            resumer.start()
+            while resumer.is_alive():
                 if not self.server.serves():
                     worker = self._again(worker)
                 worker.look()
                 time.sleep(LOOK_S)
+            raise So8tError("self-resume ended by an unforeseen error; its traceback is above")
         finally:
             if worker is not None:
                 worker.stop()

@@ -11,6 +11,7 @@ from typing import Any
 from so8t import durable
 from so8t.artifacts import Store, load
 from so8t.errors import Interrupted
+from so8t.notify import notify
 from so8t.session import SessionFile
 
 LOGS_VARIABLE = "SO8T_LOGS"
@@ -51,6 +52,8 @@ def recorded(home: Path, session: SessionFile | None) -> Iterator[list[dict[str,
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         summary = {"state": "interrupted" if stopped else "failed", "error": str(error)}
         log_error(logs, error)
+        if not stopped:
+            notify(home, "so8t: the run failed", f"{error}\nLogs: {logs}")
         raise
     finally:
         summary |= {**summarise(home, made), "seconds": round(time.monotonic() - started, 3)}
