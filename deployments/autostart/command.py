@@ -1,6 +1,7 @@
 """`so8t autostart`: register `so8t up` for the next logon, say what is registered, remove it."""
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from deployments.autostart.manager import Manager, Registered
     from so8t.config import Config
 
+# What a terminal may set and a run would miss; an entry carries no environment, since that is where secrets are.
+NOT_CARRIED = (
+    "HF_TOKEN", "HF_HOME", "HF_ENDPOINT", "CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE",
+)  # fmt: skip
 PLATFORMS = {"win32": "windows", "linux": "linux", "darwin": "macos"}
 
 
@@ -129,6 +134,9 @@ def _install(manager: "Manager", entry: "Entry") -> int:
     _describe(found[0])
     for line in manager.notes(entry):
         _say(line)
+    here = [name for name in NOT_CARRIED if os.environ.get(name)]
+    if here:
+        _say(f"Set in this terminal, and not carried along: {', '.join(here)}. It gets what your logon sets.")
     _say("See it with `so8t autostart status`, undo it with `so8t autostart remove`.")
     return 0
 

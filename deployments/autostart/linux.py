@@ -185,7 +185,7 @@ def _registered(unit: str) -> Registered:
     if state["NeedDaemonReload"] != "no":
         faults.append("the file was changed after systemd read it: systemctl --user daemon-reload")
     if state["DropInPaths"]:
-        faults.append(f"drop-ins change it: {state['DropInPaths']}")
+        faults.append(f"drop-ins change it: {state['DropInPaths']} (systemctl --user revert {unit})")
     now = f"{state['ActiveState']} ({state['SubState']})"
     return Registered(unit, str(path), text, command, read_command(command), folder, now, tuple(faults))
 

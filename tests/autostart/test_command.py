@@ -235,8 +235,9 @@ def launchd(tmp_path, untouched, monkeypatch) -> Path:
     return loaded
 
 
-def test_an_agent_comes_and_goes(launchd, untouched, entry, capsys):
+def test_an_agent_comes_and_goes(launchd, untouched, entry, monkeypatch, capsys):
     manager, agents = macos.Launchd(), untouched / "Library" / "LaunchAgents"
+    monkeypatch.setenv("HF_TOKEN", SECRET)
     assert command._status(manager, entry, given=True) == 1
     assert command._install(manager, entry) == 0
     assert command._install(manager, entry) == 0
@@ -245,7 +246,10 @@ def test_an_agent_comes_and_goes(launchd, untouched, entry, capsys):
     assert [path.name for path in launchd.iterdir()] == [entry.name]
     (launchd / f"{entry.name}.off").touch()
     assert command._status(manager, entry, given=True) == 1
-    assert "switched off among the login items" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "switched off among the login items" in said
+    assert "not carried along: HF_TOKEN" in said
+    assert SECRET not in said + (agents / f"{entry.name}.plist").read_text(encoding="utf-8")
     (launchd / f"{entry.name}.off").unlink()
     assert command._remove_all(manager, entry.home, stop=False) == [entry.name]
     assert [path.name for path in launchd.iterdir()] == [entry.name], "what runs was stopped"
