@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,17 @@ class Learner:
     device: torch.device
     initial_vision: dict[str, Tensor]
     recompute: bool = False
+    _own: dict[str, Tensor] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        parameters: dict[str, Tensor] = {f"text.{name}": p for name, p in self.text.parameters().items()}
+        parameters |= {f"sight.{name}": p for name, p in self.sight.parameters().items()}
+        for prefix, module in vision_modules(self.model).items():
+            parameters |= {f"vision.{prefix}{name}": p for name, p in own_parameters(module).items()}
+        parameters |= {
+            "value_head": self.value_head.weight, "head.weight": self.head.weight, "head.bias": self.head.bias
+        }  # fmt: skip
+        self._own = {name: parameter.detach() for name, parameter in parameters.items()}
 
     @contextmanager
     def backward_pass(self) -> Iterator[None]:
@@ -66,21 +76,11 @@ class Learner:
         """Any id does where the mask is 0."""
         return self.stop[0]
 
-    @cached_property
-    def _own(self) -> dict[str, Tensor]:
-        parameters: dict[str, Tensor] = {f"text.{name}": p for name, p in self.text.parameters().items()}
-        parameters |= {f"sight.{name}": p for name, p in self.sight.parameters().items()}
-        for prefix, module in vision_modules(self.model).items():
-            parameters |= {f"vision.{prefix}{name}": p for name, p in own_parameters(module).items()}
-        parameters |= {
-            "value_head": self.value_head.weight, "head.weight": self.head.weight, "head.bias": self.head.bias
-        }  # fmt: skip
-        return {name: parameter.detach() for name, parameter in parameters.items()}
-
     def tensors(self) -> dict[str, Tensor]:
         """All that training changes: the very memory, not copies.
 
-        It is looked up once, because parameters point elsewhere while the reference policy borrows them.
+        It was looked up at the start, because parameters point elsewhere while the reference policy borrows them,
+        and a signal may come just then.
         """
         return dict(self._own)
 

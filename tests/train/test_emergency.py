@@ -11,9 +11,11 @@ import pytest
 
 from so8t.cli import checkpoint as command
 from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.models import write_thinking_tokenizer
 from so8t.session import read
 from so8t.train import policy, request, trainer
 from so8t.train.checkpoint import Checkpoints, tag_of, verify
+from so8t.train.learner import build
 from so8t.train.phase import Optimizer
 from tests.train import tiny
 
@@ -75,6 +77,16 @@ def test_a_loss_that_is_not_a_number_ends_the_training_and_is_not_saved(world, w
     assert [verify(path) for path in folder(tmp_path).iterdir()] == [None] * len(list(folder(tmp_path).iterdir()))
     tiny.train(world, tmp_path)
     assert tiny.bytes_of(tmp_path) == tiny.bytes_of(whole)
+
+
+def test_what_is_saved_is_the_policy_even_while_the_reference_borrows_its_parameters(world, tmp_path):
+    token_ids = write_thinking_tokenizer(world / "base", tmp_path / "tokenizer")
+    learner = build(tiny.CONFIG, world / "base", tmp_path / "tokenizer", token_ids, "cpu")
+    reference = {name: torch.zeros_like(p) for name, p in learner.text.parameters().items()}
+    own = {name: p.data_ptr() for name, p in learner.text.parameters().items()}
+    with learner.text.holding(reference):
+        saved = learner.tensors()
+    assert {name: saved[f"text.{name}"].data_ptr() for name in own} == own
 
 
 class FillUp:
