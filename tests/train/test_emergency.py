@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from so8t.cli import checkpoint as command
 from so8t.errors import InputError, ResourceError, StepFailed
