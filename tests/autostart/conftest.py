@@ -7,7 +7,7 @@ import pytest
 from deployments.autostart.entry import Entry
 
 # Everything that a shell, systemd or Task Scheduler reads specially and a folder may be called.
-AWKWARD = "日本 home $HOME 100% 'q' (x) & ;#"
+AWKWARD = "日本 home ${HOME} $HOME %h 100% 'q' (x) & ;#"
 
 
 @pytest.fixture

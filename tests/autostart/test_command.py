@@ -229,7 +229,9 @@ def launchd(tmp_path, untouched, monkeypatch) -> Path:
     loaded.mkdir()
     programs.mkdir()
     script = programs / "launchctl"
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{launchctl.__file__}" "{loaded}" "$@"\n', encoding="ascii")
+    script.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -IS "{launchctl.__file__}" "{loaded}" "$@"\n', encoding="ascii"
+    )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     return loaded

@@ -24,7 +24,7 @@ def windows_entry(entry):
 
 def _scheduler(folder: Path, page="cp932", program="schtasks") -> TaskScheduler:
     folder.mkdir(exist_ok=True)
-    start = [sys.executable, schtasks.__file__, str(folder), page]
+    start = [sys.executable, "-IS", schtasks.__file__, str(folder), page]
     return TaskScheduler([*start, program], [*start, "whoami"], page, schtasks.USER)
 
 
