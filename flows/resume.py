@@ -5,7 +5,8 @@ are written here, not believed. The order of the state changes matters: a forced
 held, and only the unforced AwaitingRetry after it clears a retry that was waiting inside the dead process.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterId,
+    FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -54,23 +56,14 @@ class Verdict:
 def reconcile(home: Path, supervisor: str, *, at_boot: bool, asked: Iterable[str] = ()) -> list[Verdict]:
     """Look at every opted-in run once; `at_boot`: no worker of ours runs yet, so nothing is still settling."""
     asked = set(asked)
-    verdicts: list[Verdict] = []
     with get_client(sync_client=True) as client:
         marks = resumption.marks_now(home)
-        chosen: list[tuple[FlowRun, Decision]] = []
-        for run in _open_runs(client):
-            if not _is_orphan(run, home, at_boot, str(run.id) in asked):
-                continue
-            if (settled := _settle(client, run)) is not None:
-                verdicts.append(settled)
-                continue
-            decision = _decide(run, home, marks, supervisor, asked)
-            if decision.action in ("resume", "stop"):
-                chosen.append((run, decision))
-            else:
-                verdicts.append(_leave(client, run, decision))
-        verdicts += _carry_out(client, home, marks, chosen)
-    return verdicts
+        decided = [
+            (run, _decide(client, run, home, marks, supervisor, asked))
+            for run in _open_runs(client)
+            if _is_orphan(run, home, at_boot, str(run.id) in asked)
+        ]
+        return _carry_out(client, home, marks, supervisor, decided)
 
 
 @flow(name="so8t-resume", persist_result=False)
@@ -108,8 +101,9 @@ def _is_orphan(run: FlowRun, home: Path, at_boot: bool, asked: bool) -> bool:
         return False
     # A negative age is a clock that was set back.
     age_s = (datetime.now(UTC) - state.timestamp).total_seconds()
-    patience_s = SUBMIT_S if state.type == StateType.PENDING else SETTLE_S
-    if not at_boot and not asked and 0 <= age_s < patience_s:
+    pending = state.type == StateType.PENDING
+    # A word of the user does not end a process that is on its way to its lock.
+    if not at_boot and not (asked and not pending) and 0 <= age_s < (SUBMIT_S if pending else SETTLE_S):
         return False
     return fence.is_free(home, str(run.id))
 
@@ -123,74 +117,92 @@ def _waits_in_a_dead_process(run: FlowRun) -> bool:
 
 
 def _of_the_future(run: FlowRun) -> bool:
-    """A run made "now", by a clock that has been set back since: no worker would take it before that hour."""
-    now = datetime.now(UTC)
-    made = run.created
-    return made is not None and made > now + timedelta(seconds=SUBMIT_S) and not run.auto_scheduled
+    """Scheduled by a clock that has been set back since: no worker would take it before that hour."""
+    soon = datetime.now(UTC) + timedelta(seconds=SUBMIT_S)
+    return run.state is not None and run.state.timestamp > soon and not run.auto_scheduled
 
 
-def _settle(client: SyncPrefectClient, run: FlowRun) -> Verdict | None:
-    """Runs that never go on: cancelled ones, and those that a later run of the same config has replaced."""
+def _decide(
+    client: SyncPrefectClient, run: FlowRun, home: Path, marks: Marks, supervisor: str, asked: set[str]
+) -> Decision:
     assert run.state is not None
     if run.state.type == StateType.CANCELLING:
-        client.set_flow_run_state(run.id, Cancelled(message="its process was gone before it could say so"), force=True)
-        return _verdict(run, "cancelled", "it was being cancelled when its process ended")
-    if run.state.type == StateType.CRASHED and (later := _later_run(client, run)) is not None:
-        return _verdict(run, "superseded", f"by the later run {later.name} ({later.id}) of the same config")
-    return None
-
-
-def _later_run(client: SyncPrefectClient, run: FlowRun) -> FlowRun | None:
-    assert run.deployment_id is not None
-    wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]))
-    for other in _pages(client, wanted):
-        cancelled = other.state_type in (StateType.CANCELLED, StateType.CANCELLING)
-        began = other.start_time is not None and run.start_time is not None and other.start_time > run.start_time
-        if other.id != run.id and began and not cancelled and other.parameters == run.parameters:
-            return other
-    return None
-
-
-def _decide(run: FlowRun, home: Path, marks: Marks, supervisor: str, asked: set[str]) -> Decision:
-    assert run.state is not None
+        return Decision("cancel", "it was being cancelled when its process ended")
+    if str(run.id) not in asked and (later := _later_run(client, run)) is not None:
+        return Decision("supersede", f"by the later run {later.name} ({later.id}) of the same config")
     idle_s = (datetime.now(UTC) - run.state.timestamp).total_seconds()
     session = fence.session_of(home, str(run.id)).session
     policy = resumption.policy_of(run.parameters)
     return resumption.decide(session, policy, marks, supervisor, abs(idle_s), asked=str(run.id) in asked)
 
 
-def _leave(client: SyncPrefectClient, run: FlowRun, decision: Decision) -> Verdict:
-    """Say in the UI that it does not run, and why it does not go on."""
-    assert run.state is not None
-    if run.state.type != StateType.CRASHED or run.state.message != decision.why:
-        _mark_dead(client, run, decision.why)
-    return _verdict(run, {"leave": "left", "wait": "waiting"}.get(decision.action, decision.action), decision.why)
+def _later_run(client: SyncPrefectClient, run: FlowRun) -> FlowRun | None:
+    """A run of the same deployment and parameters that began its work after this one."""
+    if run.start_time is None or run.deployment_id is None:
+        return None
+    wanted = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
+        start_time=FlowRunFilterStartTime(after_=run.start_time),
+    )
+    for other in _pages(client, wanted):
+        cancelled = other.state_type in (StateType.CANCELLED, StateType.CANCELLING)
+        later = other.start_time is not None and other.start_time > run.start_time
+        if later and not cancelled and other.parameters == run.parameters:
+            return other
+    return None
 
 
 def _carry_out(
-    client: SyncPrefectClient, home: Path, marks: Marks, chosen: list[tuple[FlowRun, Decision]]
+    client: SyncPrefectClient, home: Path, marks: Marks, supervisor: str, decided: list[tuple[FlowRun, Decision]]
 ) -> list[Verdict]:
     """Highest priority first, then newest progress; the order becomes the order of their scheduled times."""
-    now = datetime.now(UTC)
-    early = min([now, *(run.expected_start_time for run, _ in chosen if run.expected_start_time)])
+    going = [run for run, decision in decided if decision.action == "resume"]
+    early = min([datetime.now(UTC), *(run.expected_start_time for run in going if run.expected_start_time)])
 
     def rank(entry: tuple[FlowRun, Decision]) -> tuple[int, str]:
         session = fence.session_of(home, str(entry[0].id)).session
         return resumption.policy_of(entry[0].parameters).priority, session.last_progress_time or session.start_time
 
     verdicts = []
-    for place, (run, decision) in enumerate(sorted(chosen, key=rank, reverse=True)):
-        lock = fence.lock_of(home, str(run.id))
-        try:
-            with lock.acquire(timeout=0):
-                resumption.note(fence.session_of(home, str(run.id)), marks, decision)
-                when = early + timedelta(milliseconds=place)
-                verdicts.append(
-                    _stop(client, run, decision) if decision.action == "stop" else _resume(client, run, decision, when)
-                )
-        except Timeout:
-            continue  # its process came to life meanwhile
+    for place, (run, decision) in enumerate(sorted(decided, key=rank, reverse=True)):
+        with _taken(client, home, run) as ours:
+            if not ours:
+                continue
+            if decision.action in ("resume", "stop"):
+                resumption.note(fence.session_of(home, str(run.id)), marks, decision, supervisor)
+            verdicts.append(_apply(client, run, decision, early + timedelta(milliseconds=place)))
     return verdicts
+
+
+@contextmanager
+def _taken(client: SyncPrefectClient, home: Path, run: FlowRun) -> Iterator[bool]:
+    """Whether the run is ours to change: no process has it, and nobody else has looked after it meanwhile."""
+    lock = fence.lock_of(home, str(run.id))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield client.read_flow_run(run.id).state_id == run.state_id
+    finally:
+        lock.release()
+
+
+def _apply(client: SyncPrefectClient, run: FlowRun, decision: Decision, when: datetime) -> Verdict:
+    assert run.state is not None
+    if decision.action == "resume":
+        return _resume(client, run, decision, when)
+    if decision.action == "stop":
+        return _stop(client, run, decision)
+    if decision.action == "cancel":
+        client.set_flow_run_state(run.id, Cancelled(message=decision.why), force=True)
+        return _verdict(run, "cancelled", decision.why)
+    # It stays where it is; the UI says that it does not run, and why it does not go on.
+    if run.state.type != StateType.CRASHED or run.state.message != decision.why:
+        _mark_dead(client, run, decision.why)
+    names = {"leave": "left", "wait": "waiting", "supersede": "superseded"}
+    return _verdict(run, names.get(decision.action, decision.action), decision.why)
 
 
 def _mark_dead(client: SyncPrefectClient, run: FlowRun, why: str) -> None:

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from so8t.artifacts import Store
 from so8t.config import Resume
-from so8t.session import Session, SessionFile, sessions
+from so8t.session import Session, SessionFile, now, sessions
 
-Action = Literal["resume", "wait", "confirm", "stop", "leave"]
+Action = Literal["resume", "wait", "confirm", "stop", "leave", "cancel", "supersede"]
 BACKOFF_MAX_S = 900.0
 
 
@@ -30,10 +30,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Marks:
-    """Marks of progress on disk, and when the newest was made."""
+    """Marks of progress on disk, of all runs: one worker serves them in turn."""
 
     reached: dict[str, int]
-    newest: str
 
 
 def decide(
@@ -50,9 +49,11 @@ def decide(
         return Decision("resume", "`so8t resume` asked for it")
     if not policy.auto:
         return Decision("leave", "resume.auto is false; `so8t resume RUN` goes on with it")
-    if (age_days := _days_since(session, marks)) > policy.expiry_days:
+    last = session.last_progress_time or session.start_time
+    if last and _days_since(last) > policy.expiry_days:
         limit = f"resume.expiry_days = {policy.expiry_days:g}"
-        return Decision("leave", f"no progress for {age_days:.1f} days ({limit}); `so8t resume RUN` goes on with it")
+        # The moment and not the age: what is the same each time is said once.
+        return Decision("leave", f"no progress since {last[:16]} ({limit}); `so8t resume RUN` goes on with it")
     stalled = 0 if further(session.reached, marks.reached) else session.stalled + crashed
     if stalled >= policy.attempts_max:
         return Decision("stop", f"{stalled} attempts in a row ended without any progress", crashed)
@@ -69,13 +70,11 @@ def decide(
 def marks_now(home: Path) -> Marks:
     """Finished artifacts, checkpoints, and the furthest step of each session."""
     reached = {f"{folder.parent.name}/{folder.name[:12]}": 1 for folder in Store(home).folders()}
-    newest = ""
     for session in sessions(home):
         if session.kind != "run":
             reached[session.session_id] = session.current_step
             reached |= {f"{session.session_id}/{checkpoint}": 1 for checkpoint in session.checkpoints}
-            newest = max(newest, session.last_progress_time)
-    return Marks(reached, newest)
+    return Marks(reached)
 
 
 def further(before: dict[str, int], now: dict[str, int]) -> bool:
@@ -83,8 +82,11 @@ def further(before: dict[str, int], now: dict[str, int]) -> bool:
     return any(mark > before.get(name, 0) for name, mark in now.items())
 
 
-def note(file: SessionFile, marks: Marks, decision: Decision) -> None:
-    """Write down, durably, what the next decision needs."""
+def note(file: SessionFile, marks: Marks, decision: Decision, supervisor: str) -> None:
+    """Write down, durably, what the next decision needs: `supervisor` watches the attempt that follows.
+
+    An attempt that fails before it reaches its lock writes nothing itself.
+    """
     session = file.session
     stalled = 0 if further(session.reached, marks.reached) else session.stalled + decision.costs
     furthest = {name: max(mark, session.reached.get(name, 0)) for name, mark in marks.reached.items()}
@@ -94,6 +96,8 @@ def note(file: SessionFile, marks: Marks, decision: Decision) -> None:
         stalled=0 if decision.action == "stop" else stalled,
         status="failed" if decision.action == "stop" else "interrupted",
         heartbeat=session.heartbeat,
+        supervisor=supervisor,
+        start_time=session.start_time or now(),
     )
 
 
@@ -107,9 +111,6 @@ def policy_of(parameters: dict[str, Any]) -> Resume:
         return Resume()
 
 
-def _days_since(session: Session, marks: Marks) -> float:
-    """Since the newest progress; a run that never started is new. A clock that was set back makes it negative."""
-    text = max(session.last_progress_time, session.heartbeat.time, marks.newest)
-    if not text:
-        return 0.0
+def _days_since(text: str) -> float:
+    """A clock that was set back makes it negative."""
     return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds() / 86400

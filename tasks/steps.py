@@ -19,6 +19,7 @@ from so8t.attempt import logs_of
 from so8t.config import Config
 from so8t.errors import GateFailed, Interrupted, UserError
 from so8t.progress import PlainLines, Sink
+from so8t.session import SessionProgress, now
 from so8t.step import Ref, execute, lookup, plan
 from tasks.show import PrefectProgress, show_facts
 
@@ -49,10 +50,11 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
     """Make the artifact (in a child process where the step asks for one) and refer to it."""
     ref, store = Ref(step, part), Store(config.home())
     held = store.find(step, key) is not None
-    logger = get_run_logger()
+    logger, session = get_run_logger(), fence.current()
     sinks: tuple[Sink, ...] = (
         PlainLines(logger.info, config.machine.progress_interval_s * 2),
         PrefectProgress(str(ref), config.machine.progress_interval_s),
+        *([SessionProgress(session)] if session else []),
         *terminal,
     )
     artifact = _counted(ref, key, lambda: _make(ref, config, store, sinks))
@@ -85,6 +87,8 @@ def _counted(ref: Ref, key: str, make: Callable[[], Artifact]) -> Artifact:
         if session is not None:
             session.count_failure(name)
         raise
+    if session is not None:
+        session.update(last_progress_time=now())
     return artifact
 
 
