@@ -3,9 +3,13 @@
     OMP_NUM_THREADS=1 python benchmarks/checkpoint_stall.py [--saves 15] [--sizes 25 200]
 
 A small model with AdamW trains on one thread in steps of about 150 ms; parameters and optimizer together hold as
-many MB as asked for, and change with every step. The stall of a save is the time from its call until STEPS more
-steps are done, less the time of the STEPS steps before it: what blocks the call and what slows the steps down
-both count. The methods take turns, so that a moment of a busy machine meets them all.
+many MB as asked for, and change with every step. The stall of a save is the time from its call until it is on the
+disk and the step that then runs is done, less as many times the median of the steps around it without a save: what
+blocks the call and what slows the steps down both count. The methods take turns, so that a moment of a busy machine
+meets them all; "(no save)" is what the same measure says where nothing is saved, the noise.
+
+Other programs disturb that figure on a machine that is not idle. So a second one counts CPU seconds of the loop's
+thread (caches and memory that the save takes away cost it CPU time too) and adds what it waited in the calls.
 
     ours         so8t.train.writer: copied while the next step is computed, then hashed, fsynced, renamed
     torch.save   to a temporary file, fsync, rename
@@ -20,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +36,20 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from so8t.train.checkpoint import Checkpoints, Snapshot
 from so8t.train.writer import Writer
 
-STEPS = 5
+QUIET = 4
 STEP_S = 0.15
 INTERVAL_S = 180.0
 # Width and number of square layers; three numbers a parameter, four bytes each.
 SHAPES = {25: (512, 8), 200: (1024, 16)}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock, seconds of the loop's own thread, and those of waiting in the calls of the method."""
+
+    wall: float
+    cpu: float
+    waited: float
 
 
 class Training:
@@ -50,20 +64,20 @@ class Training:
         self.count = 0
         self.before_change: Callable[[], None] = lambda: None
         for _ in range(6):
-            seconds = self.step()
-            self.batch = max(8, min(4096, round(self.batch * STEP_S / seconds)))
+            cost = self.step()
+            self.batch = max(8, min(4096, round(self.batch * STEP_S / cost.cpu)))
 
-    def step(self) -> float:
-        """Seconds of one step."""
-        started = time.perf_counter()
+    def step(self) -> Cost:
+        """One step."""
+        wall, cpu = time.perf_counter(), time.thread_time()
         x = torch.randn(self.batch, self.width)
         loss = (self.model(x) - x).square().mean()
         self.adam.zero_grad()
         loss.backward()
-        self.before_change()
+        waited = call(self.before_change).waited
         self.adam.step()
         self.count += 1
-        return time.perf_counter() - started
+        return Cost(time.perf_counter() - wall, time.thread_time() - cpu, waited)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and Adam's state, the living ones."""
@@ -72,6 +86,14 @@ class Training:
         for name, parameter in found.items():
             own |= {f"adam.{name}.{key}": value for key, value in self.adam.state[parameter].items()}
         return own
+
+
+def call(action: Callable[[], None]) -> Cost:
+    """What a call of the method costs."""
+    wall, cpu = time.perf_counter(), time.thread_time()
+    action()
+    wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+    return Cost(wall, cpu, wall - cpu)
 
 
 class Ours:
@@ -85,6 +107,10 @@ class Ours:
     def save(self) -> None:
         """Begin, or do it all."""
         self.writer.submit("rolling", Snapshot(self.training.count, self.training.tensors(), {}))
+
+    def done(self) -> bool:
+        """Whether it is on the disk."""
+        return not self.writer.busy
 
     def finish(self) -> None:
         """Until it is on the disk."""
@@ -110,6 +136,10 @@ class TorchSave:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path)
+
+    def done(self) -> bool:
+        """At once."""
+        return True
 
     def finish(self) -> None:
         """Nothing is in flight."""
@@ -146,6 +176,10 @@ class AsyncSave:
         else:
             self.upload = answer
 
+    def done(self) -> bool:
+        """Whether it is on the disk."""
+        return bool(self.upload.done())
+
     def finish(self) -> None:
         """Until it is on the disk."""
         self.upload.result()
@@ -157,46 +191,66 @@ class AsyncSave:
             self.stager.close()
 
 
-def stall(training: Training, method: Any) -> tuple[float, float]:
-    """Seconds that one save costs the loop, and seconds that its call blocks."""
-    quiet = sum(training.step() for _ in range(STEPS))
-    started = time.perf_counter()
-    method.save()
-    blocked = time.perf_counter() - started
-    for _ in range(STEPS):
-        training.step()
-    disturbed = time.perf_counter() - started
+def stall(training: Training, method: Any) -> tuple[float, float, float]:
+    """Seconds that one save costs the loop, by the clock and by its own thread, and seconds that its call blocks."""
+    if hasattr(os, "sync"):
+        os.sync()  # what the one before left for the kernel to write is not this one's
+    training.step()
+    quiet = [training.step() for _ in range(QUIET)]
+    saving = call(method.save)
+    disturbed = [saving]
+    while len(disturbed) < 3 or not method.done():
+        disturbed.append(training.step())
     method.finish()
-    return disturbed - quiet, blocked
+    training.step()
+    quiet += [training.step() for _ in range(QUIET)]
+    steps = len(disturbed) - 1
+    wall = sum(cost.wall for cost in disturbed) - steps * statistics.median(cost.wall for cost in quiet)
+    own = sum(cost.cpu + cost.waited for cost in disturbed) - steps * statistics.median(cost.cpu for cost in quiet)
+    return wall, own, saving.wall
 
 
-def noise(training: Training) -> float:
-    """The same figure where nothing is saved."""
-    return sum(training.step() for _ in range(STEPS)) - sum(training.step() for _ in range(STEPS))
+class Nothing:
+    """Saves nothing."""
+
+    def __init__(self, folder: Path, training: Training) -> None:
+        pass
+
+    def save(self) -> None:
+        """Nothing."""
+
+    def done(self) -> bool:
+        """At once."""
+        return True
+
+    def finish(self) -> None:
+        """Nothing is in flight."""
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
-def measure(size_mb: int, saves: int, place: Path) -> dict[str, list[tuple[float, float]]]:
+def measure(size_mb: int, saves: int, place: Path) -> dict[str, list[tuple[float, float, float]]]:
     """Stalls of every method, taking turns."""
     makers: dict[str, Callable[[Path, Training], Any]] = {
         "ours": Ours,
         "torch.save": TorchSave,
         "async_save": lambda folder, training: AsyncSave(folder, training, False),
         "async+stager": lambda folder, training: AsyncSave(folder, training, True),
+        "(no save)": Nothing,
     }
     trainings = {name: Training(size_mb) for name in makers}
     methods = {name: make(place / name, trainings[name]) for name, make in makers.items()}
     size = sum(tensor.nbytes for tensor in trainings["ours"].tensors().values())
-    step_s = statistics.median(trainings["ours"].step() for _ in range(5))
+    step_s = statistics.median(trainings["ours"].step().wall for _ in range(5))
     print(f"\n{size / 1e6:.0f} MB of state, {step_s * 1e3:.0f} ms a step, {saves} saves of each")
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
-    found["(no save)"] = []
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in makers}
     for number in range(saves + 1):
         for name, method in methods.items():
             sample = stall(trainings[name], method)
             # The first one allocates buffers; it happens once in a training.
             if number:
                 found[name].append(sample)
-        found["(no save)"].append((noise(trainings["ours"]), 0.0))
     for method in methods.values():
         method.close()
     return found
@@ -212,15 +266,17 @@ def main() -> None:
     for size_mb in options.sizes:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as place:
             found = measure(size_mb, options.saves, Path(place))
-        ours = statistics.median(sample[0] for sample in found["ours"])
-        for name, samples in found.items():
-            stalls = sorted(sample[0] for sample in samples)
-            median, blocked = statistics.median(stalls), statistics.median(sample[1] for sample in samples)
-            print(
-                f"{name:>13}: stall median {median * 1e3:8.2f} ms  (quartiles {stalls[len(stalls) // 4] * 1e3:8.2f} .. "
-                f"{stalls[3 * len(stalls) // 4] * 1e3:8.2f}), blocked in the call {blocked * 1e3:8.2f} ms, "
-                f"{median / INTERVAL_S:.4%} at {INTERVAL_S:.0f} s, ours/it {ours / median:6.2f}"
-            )
+        for kind, words in enumerate(("by the clock", "own thread and waits")):
+            ours = statistics.median(sample[kind] for sample in found["ours"])
+            for name, samples in found.items():
+                stalls = sorted(sample[kind] for sample in samples)
+                median, blocked = statistics.median(stalls), statistics.median(sample[2] for sample in samples)
+                print(
+                    f"{words:>20} {name:>13}: stall median {median * 1e3:8.2f} ms  (quartiles "
+                    f"{stalls[len(stalls) // 4] * 1e3:8.2f} .. {stalls[3 * len(stalls) // 4] * 1e3:8.2f}), blocked in "
+                    f"the call {blocked * 1e3:7.2f} ms, {median / INTERVAL_S:.4%} at {INTERVAL_S:.0f} s, "
+                    f"ours/it {ours / median:6.2f}"
+                )
 
 
 if __name__ == "__main__":
