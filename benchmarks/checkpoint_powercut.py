@@ -3,9 +3,10 @@
     pip install accelerate && OMP_NUM_THREADS=1 python benchmarks/checkpoint_powercut.py [--cuts 60]
 
 Needs root on Linux and the rig's tools (tests/crash/powercut.py). Both save a tiny training's state to ext4, each
-save 6 times the kernel's writeback age after the one before: time is shortened by lowering that age
-(vm.dirty_expire_centisecs, from 30 s to 0.5 s; put back at the end) and ext4's commit interval (5 s to 1 s, the
-least there is, which loses less than in proportion). The power is cut at random moments. Counted at each cut:
+save 6 times the kernel's writeback age after the one before. Time is shortened tenfold: that age is lowered from
+30 s to 3 s (vm.dirty_expire_centisecs and vm.dirty_writeback_centisecs; put back at the end), ext4's commit interval
+from 5 s to 1 s, the least there is. Some trainings run side by side, each on a disk of its own; the power of each is
+cut at random moments. Counted at each cut:
 
     newest unloadable     the newest checkpoint there cannot be read
     resume raised         `resume_from_checkpoint=True`, or our `load_newest()`, gives an error or nothing
@@ -32,14 +33,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.crash import powercut, powercut_writer
 
-SETTINGS = {"dirty_expire_centisecs": "50", "dirty_writeback_centisecs": "10"}
-PERIOD_S, SAVE_EVERY, KEEP = 3.0, 2, 5
+SETTINGS = {"dirty_expire_centisecs": "300", "dirty_writeback_centisecs": "50"}
+PERIOD_S, SAVE_EVERY, KEEP = 18.0, 2, 5
+SIDE_BY_SIDE = 4
 KIND = "ext4-commit1"
 
 
 @contextmanager
 def hasty_kernel() -> Iterator[None]:
-    """Write dirty pages back after half a second, and put the machine's settings back afterwards."""
+    """Write dirty pages back after three seconds, and put the machine's settings back afterwards."""
     folder = Path("/proc/sys/vm")
     before = {name: (folder / name).read_text(encoding="utf-8") for name in SETTINGS}
     try:
@@ -72,11 +74,11 @@ def trainer(folder: Path, callback: Any) -> Any:
     return made
 
 
-def write_theirs(disk: Path) -> None:
+def write_theirs(disk: Path, seed: int) -> None:
     """Train for ever; acknowledge each save after it has returned."""
     from transformers import TrainerCallback
 
-    rng = random.Random(0)  # noqa: S311
+    rng = random.Random(seed)  # noqa: S311
 
     class Paced(TrainerCallback):
         def on_step_end(self, args, state, control, **more):
@@ -88,9 +90,9 @@ def write_theirs(disk: Path) -> None:
     trainer(disk / "home", Paced()).train()
 
 
-def write_ours(disk: Path) -> None:
+def write_ours(disk: Path, seed: int) -> None:
     """Save for ever at the same pace."""
-    items, rng = powercut_writer.CheckpointItems(disk / "home"), random.Random(0)  # noqa: S311
+    items, rng = powercut_writer.CheckpointItems(disk / "home"), random.Random(seed)  # noqa: S311
     for number in range(10**6):
         time.sleep(rng.uniform(0.5, 1.5) * PERIOD_S)
         items.write(number)
@@ -146,15 +148,16 @@ def check_ours(home: Path, acknowledged: int) -> Counter[str]:
 
 
 def measure(name: str, cuts: int, seed: int, place: Path) -> Counter[str]:
-    """One campaign."""
+    """One campaign on a disk of its own."""
     total, check = Counter[str](), check_theirs if name == "theirs" else check_ours
 
     def count(folder: Path, acknowledged: int) -> str:
         total.update(check(folder / "home", acknowledged))
         return ""
 
-    with powercut.Disk(place / name, KIND) as disk:
-        powercut.campaign(disk, [sys.executable, __file__, "--write", name, str(disk.live)], count, cuts, seed)
+    with powercut.Disk(place / f"{name}-{seed}", KIND) as disk:
+        command = [sys.executable, __file__, "--write", name, str(disk.live), "--seed", str(seed)]
+        powercut.campaign(disk, command, count, cuts, seed, item_s=PERIOD_S)
     return total
 
 
@@ -167,17 +170,20 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.write:
-        {"theirs": write_theirs, "ours": write_ours}[given.write[0]](Path(given.write[1]))
+        {"theirs": write_theirs, "ours": write_ours}[given.write[0]](Path(given.write[1]), given.seed)
         return
     if powercut.why_not():
         sys.exit(powercut.why_not())
-    with tempfile.TemporaryDirectory() as place, hasty_kernel(), ThreadPoolExecutor(2) as pool:
-        names = {"so8t": "ours", "transformers.Trainer": "theirs"}
-        running = {shown: pool.submit(measure, n, given.cuts, given.seed, Path(place)) for shown, n in names.items()}
-        for shown, result in running.items():
-            counted = result.result()
+    shares = [len(range(at, given.cuts, SIDE_BY_SIDE)) for at in range(SIDE_BY_SIDE)]
+    with tempfile.TemporaryDirectory() as place, hasty_kernel(), ThreadPoolExecutor(2 * SIDE_BY_SIDE) as pool:
+        running = {
+            name: [pool.submit(measure, name, cuts, given.seed + at, Path(place)) for at, cuts in enumerate(shares)]
+            for name in ("ours", "theirs")
+        }
+        for name, shown in (("ours", "so8t"), ("theirs", "transformers.Trainer")):
+            total = sum((result.result() for result in running[name]), Counter[str]())
             columns = ("newest unloadable", "resume raised", "acknowledged lost")
-            print(f"{shown:22}" + ", ".join(f"{column} {counted[column]}/{counted['cuts']}" for column in columns))
+            print(f"{shown:22}" + ", ".join(f"{column} {total[column]}/{total['cuts']}" for column in columns))
 
 
 if __name__ == "__main__":

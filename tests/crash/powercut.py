@@ -196,14 +196,24 @@ Check = Callable[[Path, int], str]
 
 
 def campaign(
-    disk: Disk, command: list[str], check: Check, cuts: int, seed: int, until: Callable[[Tally], bool] | None = None
+    disk: Disk,
+    command: list[str],
+    check: Check,
+    cuts: int,
+    seed: int,
+    until: Callable[[Tally], bool] | None = None,
+    item_s: float = 0.0,
 ) -> Tally:
-    """Cut the power `cuts` times, or `until`. `check(folder, acknowledged)` is the next start on what was left."""
+    """Cut the power `cuts` times, or `until`. `check(folder, acknowledged)` is the next start on what was left.
+
+    The cuts fall anywhere in two items after one was acknowledged; `item_s` is measured where it is not given.
+    """
     rng, tally = random.Random(seed), Tally()  # noqa: S311 - a repeatable campaign
     with Writer(command) as writer:
-        started = time.monotonic()
-        writer.wait(5)
-        item_s = (time.monotonic() - started) / 5
+        if not item_s:
+            started = time.monotonic()
+            writer.wait(5)
+            item_s = (time.monotonic() - started) / 5
         for _ in range(cuts):
             writer.wait(1)
             time.sleep(rng.uniform(0, 2 * item_s))
