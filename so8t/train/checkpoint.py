@@ -9,7 +9,6 @@ kind is rolling, emergency (a signal or an error) or final. A folder that does n
 `<name>.damaged-<n>` and the one before is taken; nothing is ever loaded with pickle.
 """
 
-import hashlib
 import json
 import math
 import re
@@ -28,13 +27,12 @@ from torch import Tensor
 from so8t import durable
 from so8t.artifacts import hash_file
 from so8t.errors import InputError, StepFailed
+from so8t.train.directio import BlockWriter
 
 Kind = Literal["rolling", "emergency", "final"]
 FORMAT = "so8t-checkpoint-2"
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _NAME = re.compile(r"(rolling|emergency|final)-(\d+)")
-# What is written between two looks at whether the save is still wanted.
-PIECE_BYTES = 16 * 2**20
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
@@ -62,6 +60,7 @@ class Checkpoints:
         self.problems: list[str] = []
         # What this process wrote or read and hashed, by step.
         self._whole: dict[int, Path] = {}
+        self._writer = BlockWriter()
         with durable.explain_full_disk(folder):
             durable.make_folder(folder)
             for leftover in folder.glob("*" + durable.TMP_SUFFIX):
@@ -84,7 +83,7 @@ class Checkpoints:
         with durable.explain_full_disk(temporary):
             try:
                 temporary.mkdir()
-                _write(temporary, snapshot, tag, unwanted)
+                _write(self._writer, temporary, snapshot, tag, unwanted)
                 durable.replace(temporary, target)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -190,9 +189,7 @@ def serialise(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % 8)
     yield struct.pack("<Q", len(text)) + text
     for _, tensor in ordered:
-        whole = host_bytes(tensor).data
-        for start in range(0, len(whole), PIECE_BYTES):
-            yield whole[start : start + PIECE_BYTES]
+        yield host_bytes(tensor).data
 
 
 def host_bytes(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
@@ -201,28 +198,28 @@ def host_bytes(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     return flat
 
 
-def _write(folder: Path, snapshot: Snapshot, tag: str, unwanted: Callable[[], bool]) -> None:
+def _write(writer: BlockWriter, folder: Path, snapshot: Snapshot, tag: str, unwanted: Callable[[], bool]) -> None:
     state = json.dumps(dict(snapshot.values), ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     # Hashed in memory, so that a disk that keeps other bytes than it was given is found out.
     files = {
-        TENSORS: _write_hashed(folder / TENSORS, serialise(snapshot.tensors), unwanted),
-        STATE: _write_hashed(folder / STATE, [state], unwanted),
+        TENSORS: _write_hashed(writer, folder / TENSORS, serialise(snapshot.tensors), unwanted),
+        STATE: _write_hashed(writer, folder / STATE, [state], unwanted),
     }
     manifest = {"format": FORMAT, "step": snapshot.step, "files": files}
     durable.write_json(folder / MANIFEST, manifest | ({"tag": tag} if tag else {}))
     durable.fsync_folder(folder)
 
 
-def _write_hashed(path: Path, pieces: Iterable[bytes | memoryview], unwanted: Callable[[], bool]) -> dict[str, Any]:
-    digest, size_bytes = hashlib.sha256(), 0
+def _write_hashed(
+    writer: BlockWriter, path: Path, pieces: Iterable[bytes | memoryview], unwanted: Callable[[], bool]
+) -> dict[str, Any]:
+    def check() -> None:
+        if unwanted():
+            raise GivenUp(path.parent.name)
+
     with durable.open_for_write(path) as file:
-        for piece in pieces:
-            if unwanted():
-                raise GivenUp(path.parent.name)
-            file.write(piece)
-            digest.update(piece)
-            size_bytes += len(piece)
-    return {"size_bytes": size_bytes, "sha256": digest.hexdigest()}
+        hashed = writer.write(file, pieces, check)
+    return {"size_bytes": hashed.size_bytes, "sha256": hashed.sha256}
 
 
 def _refuse_not_finite(snapshot: Snapshot) -> None:

@@ -181,6 +181,9 @@ class Trainer:
             self._whole = False
             yield
             self._whole = True
+            if self.position == 1:
+                # The optimizer's state of this phase exists now.
+                self.writer.prepare(self._snapshot().tensors)
             asked = self.requests.pending()
             if phase_ends or (not self.writer.busy and (asked or self.pace.due())):
                 started = time.monotonic()

@@ -53,6 +53,12 @@ class HostBuffers:
             stream.synchronize()
         return dict(self._buffers)
 
+    def prepare(self, tensors: Mapping[str, Tensor]) -> None:
+        """Have the memory ready for such a snapshot."""
+        self._buffers = {name: self._buffer(name, tensor) for name, tensor in tensors.items()}
+        for buffer in self._buffers.values():
+            host_bytes(buffer).fill(0)
+
     def _buffer(self, name: str, tensor: Tensor) -> Tensor:
         held = self._buffers.get(name)
         if held is not None and held.shape == tensor.shape and held.dtype == tensor.dtype:
@@ -98,6 +104,10 @@ class Writer:
         self._copied.clear()
         ready = torch.cuda.current_stream().record_event() if _on_gpu(snapshot) else None
         self._jobs.put(lambda: self._save(kind, snapshot, tag, ready))
+
+    def prepare(self, tensors: Mapping[str, Tensor]) -> None:
+        """Get memory for snapshots of this kind, so that the first one need not wait for it."""
+        self._jobs.put(lambda: self._buffers.prepare(tensors))
 
     def note(self, write: Callable[[], None]) -> None:
         """Run a small durable write in the writer's thread; left out while the one before still waits."""

@@ -1,13 +1,19 @@
 """Written beside the training: the state as it was asked for, errors that surface, nothing twice, nothing half."""
 
+import hashlib
+import itertools
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from so8t.errors import ResourceError, StepFailed
 from so8t.train.checkpoint import Checkpoints, GivenUp, Snapshot, tag_of, verify
+from so8t.train.directio import BLOCK_BYTES, BlockWriter
 from so8t.train.pace import Pace
 from so8t.train.writer import Saved, Writer
 
@@ -48,6 +54,23 @@ def test_every_type_and_shape_is_read_back_by_safetensors(checkpoints):
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 12345])
+@pytest.mark.parametrize("memory", [False, True])
+def test_blocks_past_the_cache_are_the_bytes_that_were_given(tmp_path, size, memory):
+    """On the disk of the tests, and on a tmpfs, where there is no going past the cache."""
+    shm = Path("/dev/shm")  # noqa: S108
+    if memory and not shm.is_dir():
+        pytest.skip("no tmpfs here")
+    with tempfile.TemporaryDirectory(dir=shm if memory else tmp_path) as folder:
+        data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8).tobytes()
+        cuts = [0, size // 3, size // 3, size // 2, size]
+        pieces = [data[start:end] for start, end in itertools.pairwise(cuts)]
+        with (Path(folder) / "file").open("wb") as file:
+            hashed = BlockWriter().write(file, pieces, lambda: None)
+        assert (Path(folder) / "file").read_bytes() == data
+        assert (hashed.size_bytes, hashed.sha256) == (size, hashlib.sha256(data).hexdigest())
 
 
 def test_an_error_of_the_writer_reaches_the_training_and_leaves_what_was_there(checkpoints):
