@@ -7,6 +7,7 @@ outlives a killed `so8t run`. Others attach to a running one.
 import contextlib
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from filelock import FileLock
 
 from so8t import durable
 from so8t.config import Config
-from so8t.errors import So8tError
+from so8t.errors import ResourceError, So8tError
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0
 STOP_GRACE_S = 15.0
+# Its database and log; without room Prefect only says that its start-up failed.
+ROOM_BYTES = 16 << 20
 
 
 class SupportsFileno(Protocol):
@@ -124,6 +127,12 @@ class Server:
                 self._start()
 
     def _start(self) -> None:
+        if (free := shutil.disk_usage(self.home).free) < ROOM_BYTES:
+            raise ResourceError(
+                f"the disk is full: {free} bytes are free at {self.home}",
+                f"{ROOM_BYTES >> 20} MiB for the server's database and log",
+                "free some room, or choose another folder with --home DIR or SO8T_HOME; finished work is kept",
+            )
         _wait_for_end(self.state_file)
         self.port = _free_port(self._wanted_port or _last_port(self.state_file))
         durable.make_folder(self._log.parent)

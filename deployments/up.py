@@ -34,6 +34,7 @@ def main(options: argparse.Namespace) -> int:
     from filelock import FileLock, Timeout
 
     from deployments.server import auth_string
+    from so8t import durable
     from so8t.config import load_config
     from so8t.errors import ResourceError
 
@@ -43,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
     auth_string(home)
     lock = FileLock(home / "prefect" / "up.lock", timeout=0)
     try:
-        with lock:
+        with durable.explain_full_disk(home), lock:
             Supervisor(config).run()
     except Timeout:
         raise ResourceError(

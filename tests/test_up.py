@@ -1,5 +1,6 @@
 """`so8t up` and a run of its deployment: the same artifacts as `so8t run`, seen in the UI's data."""
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import time
 
 import pytest
 
+from deployments import keeper
+from deployments.server import auth_string
 from tests.conftest import ROOT, TINY
 
 READY_S = 120
@@ -106,3 +109,79 @@ def test_one_instance_a_home(up, tiny_home):
     )  # fmt: skip
     assert second.returncode == 2
     assert "already runs" in second.stderr
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Mounts a file system at a folder, and unmounts it."""
+    if os.name == "nt" or os.geteuid() != 0:
+        pytest.skip("root ignores modes and others cannot mount")
+    mounted = []
+
+    def do(*arguments):
+        done = subprocess.run(["mount", *map(str, arguments)], check=False, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"this machine lets nobody mount: {done.stderr}")
+        if arguments[-1] not in mounted:
+            mounted.append(arguments[-1])
+
+    yield do
+    for place in reversed(mounted):
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def _up(home):
+    return subprocess.run(
+        [sys.executable, "-m", "deployments.command", "up", "--home", str(home), "--set", "machine.server_port=0"],
+        cwd=ROOT, check=False, capture_output=True, text=True, encoding="utf-8", timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_a_read_only_home(mount, tmp_path, used):
+    home = tmp_path / "home"
+    home.mkdir()
+    if used:
+        auth_string(home)
+    mount("--bind", home, home)
+    mount("-o", "remount,bind,ro", home)
+    refused = _up(home)
+    assert refused.returncode == 2, refused.stderr
+    assert "read-only" in refused.stderr.lower()
+    assert str(home) in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+def test_a_full_disk(mount, tmp_path, used):
+    home = tmp_path / "home"
+    home.mkdir()
+    mount("-t", "tmpfs", "-o", "size=64k", "none", home)
+    if used:
+        auth_string(home)
+    with contextlib.suppress(OSError), (home / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    refused = _up(home)
+    assert refused.returncode == 2, refused.stderr
+    assert "disk is full" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_what_dies_at_once_is_started_ever_more_rarely(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "PAUSE_S", 0.2)
+    monkeypatch.setattr(keeper, "PAUSE_MAX_S", 1.0)
+    said = []
+    kept = keeper.Kept(
+        "worker", ["this"], ROOT, dict(os.environ), keeper.Output(tmp_path / "worker.log"),
+        lambda line: said.append((time.monotonic(), line)),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while len(said) < 9 and time.monotonic() < deadline:
+        kept.look()
+        time.sleep(0.02)
+    kept.stop()
+    ends, starts = said[1::2], said[2::2]
+    assert [line.rpartition(" in ")[2] for _, line in ends] == ["0.4 s", "0.8 s", "1 s", "1 s"]
+    pauses = [start - end for (end, _), (start, _) in zip(ends, starts, strict=False)]
+    assert all(pause >= wanted for pause, wanted in zip(pauses, (0.4, 0.8, 1.0, 1.0), strict=True))
