@@ -1,6 +1,6 @@
 """How long does a training loop stand still for a checkpoint? Peers: torch.save and DCP's async_save, in the same run.
 
-    OMP_NUM_THREADS=1 python benchmarks/checkpoint_stall.py [--saves 15] [--sizes 25 200]
+    OMP_NUM_THREADS=1 python benchmarks/checkpoint_stall.py [--saves 15] [--sizes 25 200] [--place DIR]
 
 A small model with AdamW trains on one thread in steps of about 150 ms; parameters and optimizer together hold as
 many MB as asked for, and change with every step. The stall of a save is the time from its call until it is on the
@@ -261,10 +261,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--saves", type=int, default=15)
     parser.add_argument("--sizes", type=int, nargs="+", default=sorted(SHAPES), choices=sorted(SHAPES))
+    parser.add_argument("--place", type=Path, help="a folder on a real disk, where /tmp is in memory")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for size_mb in options.sizes:
-        with tempfile.TemporaryDirectory(dir=Path.cwd()) as place:
+        with tempfile.TemporaryDirectory(dir=options.place) as place:
             found = measure(size_mb, options.saves, Path(place))
         for kind, words in enumerate(("by the clock", "own thread and waits")):
             ours = statistics.median(sample[kind] for sample in found["ours"])
