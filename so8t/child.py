@@ -141,6 +141,9 @@ def _error(ref: Ref, code: int, files: dict[str, Path]) -> So8tError:
         if issubclass(kind, Interrupted):
             return Interrupted(told["message"], exit_code=told["exit_code"])
         return kind(f"{ref}: {told['message']}")
+    if code in (130, 143):
+        # It saved and ended while its main thread was still in native code.
+        return Interrupted(f"{ref} was stopped; the same command goes on from here", exit_code=code)
     tail = files["log"].read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
     return StepFailed(f"{ref} ended with {describe_exit(code)}; the end of {files['log']}:\n" + "\n".join(tail))
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -191,3 +192,12 @@ def test_a_running_training_saves_on_request_and_none_that_runs_is_said_so(world
     assert not (tmp_path / "sessions" / SESSION / request.REQUEST).exists()
     assert command.main(options(tmp_path, action="verify")) == 0
     assert "tag kept" in capsys.readouterr().out
+
+
+def test_resume_is_an_option_of_training_only():
+    done = subprocess.run(
+        [sys.executable, "-m", "so8t", "step", "collect", "--resume", "auto"],
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--resume with collect" in done.stderr
