@@ -25,6 +25,7 @@ PROGRAM = """
 import sys, time, threading
 from pathlib import Path
 import torch
+from so8t import child
 from so8t.train.checkpoint import Checkpoints, Snapshot
 from so8t.train.signals import Signals
 from so8t.train.writer import Writer
@@ -40,6 +41,8 @@ def keep():
     return f"saved in {path.name}"
 
 signals = Signals(keep, leave_grace_s=float(sys.argv[3]))
+if sys.argv[4] == "stdin":
+    child.die_with_stdin()
 with signals, writer:
     try:
         if sys.argv[2] == "product":
@@ -61,22 +64,26 @@ with signals, writer:
 
 
 def run(folder: Path, where: str, grace_s: float, *numbers: int) -> tuple[int, str, float]:
-    """Exit code, output, and seconds from the signal to the exit."""
+    """Exit code, output, and seconds from the signal (none: from the end of its standard input) to the exit."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder), where, str(grace_s)],
-        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, encoding="utf-8",
+        [sys.executable, "-c", PROGRAM, str(folder), where, str(grace_s), "" if numbers else "stdin"],
+        cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
     )  # fmt: skip
     process.stdout.readline()
     time.sleep(0.1)
     started = time.monotonic()
     for number in numbers:
         process.send_signal(number)
+    if not numbers:
+        process.stdin.close()
     code = process.wait(60)
     return code, process.stdout.read(), time.monotonic() - started
 
 
-def test_a_main_thread_in_a_long_product_neither_delays_the_checkpoint_nor_the_end(tmp_path):
-    code, out, seconds = run(tmp_path, "product", 0.2, signal.SIGTERM)
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), ()])
+def test_a_main_thread_in_a_long_product_neither_delays_the_checkpoint_nor_the_end(tmp_path, numbers):
+    """Told by a signal, or by the end of its standard input when its parent is gone."""
+    code, out, seconds = run(tmp_path, "product", 0.2, *numbers)
     assert (code, out) == (143, "")
     # 6000^3 multiplications take many seconds on one thread.
     assert seconds < 3
