@@ -10,7 +10,6 @@ Not modelled: a disk that loses its own cache against the flushes it has confirm
 """
 
 import contextlib
-import fcntl
 import os
 import random
 import shutil
@@ -99,6 +98,8 @@ class Disk:
 
     def clone(self) -> None:
         """What the power leaves behind, at this very moment."""
+        import fcntl
+
         with (self.outer / "live.img").open("rb") as source, (self.outer / "cut.img").open("wb") as target:
             fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
 
