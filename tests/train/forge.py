@@ -57,13 +57,15 @@ class Process:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def await_word(self, word: str) -> bool:
-        """Whether this process said the word in a progress message before it ended."""
+    def await_word(self, *words: str) -> str:
+        """Which of the words this process said in a progress message; empty if it ended without."""
         while self.poll() is None:
-            if self._progress.exists() and word in self._progress.read_text(encoding="utf-8")[self._offset :]:
-                return True
+            if self._progress.exists():
+                said = self._progress.read_text(encoding="utf-8")[self._offset :]
+                if found := next((word for word in words if word in said), ""):
+                    return found
             time.sleep(0.001)
-        return False
+        return ""
 
     def stop_when(self, word: str, number: int) -> int:
         """Send the signal as soon as the word is said; the exit code."""

@@ -112,10 +112,11 @@ def newest(home: Path) -> Path | None:
     return max(names, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-def stop_at(process: Process, word: str, pause_s: float, number: int) -> tuple[str, float] | None:
+def stop_at(process: Process, words: list[str], pause_s: float, number: int) -> tuple[str, float] | None:
     """The phase, and seconds from the signal to the rename of the newest checkpoint (0 if it was there before)."""
     home = process.home
-    if not process.await_word(word):
+    word = process.await_word(*words)
+    if not word:
         assert process.wait() == 0
         return None
     time.sleep(pause_s)
@@ -148,10 +149,12 @@ def campaign(
     while sum(len(many) for phase, many in found.items() if phase != "loading") < count:
         home = root / f"home-{homes}"
         homes += 1
-        for word, pause_s in MOMENTS:
+        for i, (_, pause_s) in enumerate(MOMENTS):
             process = forge.start(world, home, interval_s, ballast_mb)
             number = draw.choice((signal.SIGINT, signal.SIGTERM))
-            stopped = stop_at(process, word, draw.uniform(0.0, pause_s), number)
+            # Where an earlier stop came too late for a moment, the next one is taken.
+            words = [word for word, _ in MOMENTS[i : i + 1 if i == 0 else None]]
+            stopped = stop_at(process, words, draw.uniform(0.0, pause_s), number)
             if stopped is not None:
                 found.setdefault(stopped[0], []).append(stopped[1])
         assert forge.start(world, home, interval_s, ballast_mb).wait() == 0
