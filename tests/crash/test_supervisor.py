@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.crash.tree import Api, Tree
 
 STANDIN = Path(__file__).parent / "standin"
@@ -23,10 +25,11 @@ LONG_TRAINING = [*QUICK, "--set", "train.warmup.steps=100000"]
 WAIT_S = 180
 
 
-def until(done, why="", timeout_s=WAIT_S):
+def until(done, why=lambda: "", timeout_s=WAIT_S):
+    """What `done` gives, once it gives something; `why` says what was seen instead."""
     deadline = time.monotonic() + timeout_s
     while not (found := done()):
-        assert time.monotonic() < deadline, why
+        assert time.monotonic() < deadline, why()
         time.sleep(0.1)
     return found
 
@@ -113,6 +116,7 @@ def test_a_run_outlives_worker_server_and_supervisor(standin):
     assert tree.stop() == 143
 
 
+@pytest.mark.soak
 def test_told_to_stop_in_training_it_saves_first(tiny, tiny_home, tmp_path):
     """SIGTERM: an emergency checkpoint, exit code 143, no process left; the next start goes on from there."""
     home = tmp_path / "home"
@@ -138,3 +142,71 @@ def test_told_to_stop_in_training_it_saves_first(tiny, tiny_home, tmp_path):
     assert resumes[-1]["checkpoint"] in saved
     assert f"resumed: {Api(home).run(run_id)['name']} ({run_id})" in tree.said()
     tree.cut()
+
+
+def started(home: Path, environment: dict[str, str]) -> tuple[subprocess.Popen[str], Path]:
+    """`so8t run` with the stand-in, and the file of its terminal output."""
+    log = home.parent / f"run-{time.monotonic_ns()}.log"
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deployments.command", "run", "--home", str(home), *ONE_STEP],
+            stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=ROOT,
+            env={**os.environ, **environment}, text=True,
+        )  # fmt: skip
+    return process, log
+
+
+def runs(home: Path) -> dict[str, dict]:
+    """The pipeline's runs by id."""
+    found = Api(home).post("/flow_runs/filter", limit=50, sort="START_TIME_ASC")
+    return {run["id"]: run for run in found if "so8t" in run["tags"]}
+
+
+@pytest.mark.soak
+def test_a_killed_so8t_run_is_finished_by_so8t_up(standin):
+    """The same flow run; `so8t resume` said twice at once beside the look of `so8t up` reschedules nothing twice."""
+    process, log = started(standin.home, standin.environment)
+    (pid,) = until(standin.entered, log.read_text)
+    assert pid == process.pid
+    process.kill()
+    process.wait()
+
+    tree = standin.up()
+    (run_id,) = runs(standin.home)
+    until(lambda: len(standin.entered()) == 2, tree.said)
+    Api(standin.home).wait(run_id, "Running")
+    flow = psutil.Process(standin.entered()[1])
+    flow.kill()
+    Api(standin.home).wait(run_id, "Crashed", "AwaitingRetry")
+    command = [sys.executable, "-m", "deployments.command", "resume", run_id, "--home", str(standin.home)]
+    twice = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
+    codes = [process.wait(120) for process in twice]
+    assert sorted(codes) in ([0, 1], [1, 1]), "at most one of them resumed it"
+    until(lambda: len(standin.entered()) == 3, tree.said)
+    standin.go()
+    Api(standin.home).wait(run_id, "Completed")
+    assert len(standin.entered()) == 3
+    assert list(runs(standin.home)) == [run_id]
+    assert session(standin.home, run_id)["attempts"] == 3
+    assert tree.stop() == 143
+
+
+@pytest.mark.soak
+def test_ctrl_c_and_so8t_run_again(standin):
+    """Exit code 130; the later run finishes, and `so8t up` lets the earlier one lie."""
+    process, log = started(standin.home, standin.environment)
+    until(standin.entered, log.read_text)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 130, log.read_text(encoding="utf-8")
+
+    again, log = started(standin.home, standin.environment)
+    until(lambda: len(standin.entered()) == 2, log.read_text)
+    again.kill()  # so its state stays Running, and both are interrupted
+    again.wait()
+    tree = standin.up()
+    tree.wait_for("resume  superseded")
+    earlier, later = runs(standin.home)
+    standin.go()
+    Api(standin.home).wait(later, "Completed")
+    assert runs(standin.home)[earlier]["state_type"] == "CRASHED"
+    assert tree.stop() == 143

@@ -11,6 +11,8 @@ from pathlib import Path
 
 def _install(folder: Path) -> None:
     import so8t.cleanup.run as cleanup
+    from so8t import child
+    from so8t.errors import Interrupted
 
     real = cleanup.run
 
@@ -18,6 +20,8 @@ def _install(folder: Path) -> None:
         with (folder / "entered").open("a", encoding="utf-8") as file:
             file.write(f"{os.getpid()}\n")
         while not (folder / "go").exists():
+            if child.stopping.is_set():
+                raise Interrupted("stopped")
             time.sleep(0.1)
         return real(*arguments)  # type: ignore[arg-type]
 
@@ -25,5 +29,7 @@ def _install(folder: Path) -> None:
 
 
 # Not in hooks, and not in the steps' own processes.
-if "SO8T_STANDIN" in os.environ and "PREFECT__FLOW_RUN_ID" in os.environ and "prefect.engine" in sys.orig_argv:
+if "SO8T_STANDIN" in os.environ and (
+    "prefect.engine" in sys.orig_argv or sys.orig_argv[1:4] == ["-m", "deployments.command", "run"]
+):
     _install(Path(os.environ["SO8T_STANDIN"]))
