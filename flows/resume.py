@@ -29,10 +29,12 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Failed
 
 from so8t import fence, resumption
 from so8t.resumption import Decision, Marks
+from so8t.session import sessions
 
 TAG = "so8t"
 OPEN = (StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED, StateType.CRASHED, StateType.CANCELLING)
@@ -63,7 +65,23 @@ def reconcile(home: Path, supervisor: str, *, at_boot: bool, asked: Iterable[str
             for run in _open_runs(client)
             if _is_orphan(run, home, at_boot, str(run.id) in asked)
         ]
-        return _carry_out(client, home, marks, supervisor, decided)
+        verdicts = _carry_out(client, home, marks, supervisor, decided)
+        _close_sessions(client, home, {verdict.run_id for verdict in verdicts if verdict.action == "superseded"})
+        return verdicts
+
+
+def _close_sessions(client: SyncPrefectClient, home: Path, superseded: set[str]) -> None:
+    """A run that was cancelled, replaced or deleted never comes back: its session must not look as if it did."""
+    for session in sessions(home):
+        run_id = session.session_id.removeprefix("run-")
+        if session.kind != "run" or session.status in ("completed", "failed") or not fence.is_free(home, run_id):
+            continue
+        try:
+            state = client.read_flow_run(UUID(run_id)).state_type
+        except ObjectNotFound:
+            state = StateType.CANCELLED
+        if run_id in superseded or state in (StateType.CANCELLED, StateType.FAILED, StateType.COMPLETED):
+            fence.session_of(home, run_id).end("completed" if state == StateType.COMPLETED else "failed")
 
 
 @flow(name="so8t-resume", persist_result=False)
