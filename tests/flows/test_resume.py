@@ -13,7 +13,8 @@ from prefect.client.schemas.objects import FlowRunPolicy, StateType
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
-from flows.pipeline import so8t_pipeline
+from deployments.up import Supervisor
+from flows.pipeline import DEMO, so8t_pipeline
 from flows.resume import TAG, find_run
 from so8t import fence
 from so8t.session import SessionFile
@@ -215,6 +216,24 @@ def test_crashes_without_progress_end_in_failed(world):
     assert stopped.state_type == StateType.FAILED
     assert "3 attempts in a row" in stopped.state.message
     assert world.look("S") == world.look("S", at_boot=True) == {}
+
+
+def test_the_user_is_told_once(world, monkeypatch):
+    """In `logs/notices.jsonl`: of a run that is given up and of one that waits for him, not of one that goes on."""
+    monkeypatch.setenv(fence.SUPERVISOR_VARIABLE, "restored after the test")
+    config = DEMO.model_copy(update={"machine": DEMO.machine.model_copy(update={"home": world.home})})
+    supervisor = Supervisor(config)
+    waits = world.run(Running(), parameters=world.parameters(confirm=True))
+    given_up = world.run(Pending(), parameters=world.parameters(attempts_max=1))
+    world.crash(given_up.id, supervisor.name)
+    goes_on = world.run(Running())
+    for _ in range(3):
+        supervisor._resume(at_boot=False)
+        world.shift(waits.id, -100)
+    assert resumed(world, goes_on.id)
+    titles = {f"so8t: run {waits.name} confirm", f"so8t: run {given_up.name} stopped"}
+    assert {notice["title"] for notice in world.notices()} == titles
+    assert len(world.notices()) == 2
 
 
 def test_a_run_that_never_gets_as_far_as_its_lock_is_limited_too(world):
