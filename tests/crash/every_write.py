@@ -50,6 +50,7 @@ ARGUMENTS = [*TINY, "--set", "machine.threads=1", "--set", "machine.progress_int
 REPEATED = frozenset({"session.json", "removed.json"})
 # Steps of each phase after which a checkpoint is written.
 SAVED_AT = (1, 2)
+WITH_MODELS = frozenset({"collect.base", "train", "bake", "benchmark.cell"})
 COMMAND_S = 300
 CODE = str(Path(step.__file__).parent)
 
@@ -215,9 +216,12 @@ def warm_up(refs: Sequence[Ref]) -> None:
     torch.set_num_threads(1)
     for ref in refs:
         importlib.import_module(steps()[ref.step].module)
-    if "transformers" in sys.modules:
-        for name in ("phi3.modeling_phi3", "siglip.modeling_siglip", "llama.modeling_llama", "auto"):
-            importlib.import_module(f"transformers.models.{name}")
+    # What they import only when they need it.
+    late = ["pandas"]
+    if any(ref.step in WITH_MODELS for ref in refs):
+        late += [f"transformers.models.{name}" for name in ("auto", "phi3.modeling_phi3", "siglip.modeling_siglip")]
+    for name in late:
+        importlib.import_module(name)
     step._code()
     step._packages()
 
