@@ -157,6 +157,22 @@ def test_the_session_of_a_run_that_never_comes_back_is_closed(world, states, sta
     assert fence.session_of(world.home, str(run.id)).session.status == status
 
 
+def test_sessions_of_runs_that_never_come_back_are_closed(world):
+    cancelled, deleted, done, waits, alive = (world.run(Running()) for _ in range(5))
+    for run in (cancelled, deleted, done, waits, alive):
+        world.attempt(run.id, "S")
+    world.client.set_flow_run_state(cancelled.id, Cancelled(), force=True)
+    world.client.set_flow_run_state(done.id, Completed(), force=True)
+    world.client.set_flow_run_state(alive.id, Completed(), force=True)  # its process still writes its last words
+    world.client.delete_flow_run(deleted.id)
+    with holder(world.home, str(alive.id)):
+        world.look()
+        found = {run.id: fence.session_of(world.home, str(run.id)).session.status for run in (cancelled, deleted, done)}
+        assert found == {cancelled.id: "failed", deleted.id: "failed", done.id: "completed"}
+        assert fence.session_of(world.home, str(alive.id)).session.status == "running"
+        assert fence.session_of(world.home, str(waits.id)).session.status == "interrupted"
+
+
 def test_runs_that_nobody_opted_in(world):
     by_hand = world.client.create_flow_run(so8t_pipeline, parameters={}, tags=[TAG], state=Running())
     untagged = world.run(Running())
