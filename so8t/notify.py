@@ -44,6 +44,11 @@ def _send(home: Path, urls: list[str], title: str, text: str) -> None:
 
 def _write(home: Path, title: str, text: str) -> None:
     path = home / "logs" / "notices.jsonl"
-    durable.make_folder(path.parent)
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps({"time": now(), "title": title, "text": text}, ensure_ascii=False) + "\n")
+    line = json.dumps({"time": now(), "title": title, "text": text}, ensure_ascii=False) + "\n"
+    try:
+        durable.make_folder(path.parent)
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(line)
+    except OSError as error:
+        # A full disk may be the very thing to tell of; the other channels still can.
+        sys.stderr.write(f"so8t: {title}: {text}\n  ({path} took no note of it: {error.strerror})\n")

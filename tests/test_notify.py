@@ -81,3 +81,12 @@ def test_a_failing_address_is_told_of_and_not_named(address, complaint, receiver
     assert SECRET not in (tmp_path / "logs" / "notices.jsonl").read_text(encoding="utf-8")
     printed = capfd.readouterr()
     assert SECRET not in printed.out + printed.err + caplog.text
+
+
+def test_where_nothing_can_be_written_the_other_channels_still_tell(receiver, tmp_path, monkeypatch, capsys):
+    address, received = receiver
+    monkeypatch.setenv(URLS_VARIABLE, address)
+    (tmp_path / "logs").write_bytes(b"a file where the folder should be")
+    notify(tmp_path, "disk full", "mend it")
+    assert [body["title"] for body in received] == ["disk full"]
+    assert "disk full: mend it" in capsys.readouterr().err
