@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from so8t import __version__
 from so8t.artifacts import Artifact, Store, hash_json
@@ -60,7 +60,8 @@ class Step:
     needs: Callable[[Config, str], dict[str, Ref]]
     parts: Callable[[Config], list[str]] | None = None
     child: bool = False  # runs in a process of its own: native code may take it down
-    session: bool = False  # long enough that its attempts, progress and end are kept in `sessions/`
+    # Long enough that its attempts, progress and end are kept in `sessions/`; "own": it notes its progress itself.
+    session: Literal["", "followed", "own"] = ""
     volatile: frozenset[str] = frozenset()  # files (or folders ending in /) that the clock decides
 
 
@@ -156,7 +157,7 @@ def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()
         run: Run = importlib.import_module(step.module).run
         with explain_full_disk(out):
             with _session(planned, store.home) as session:
-                follow = (SessionProgress(session),) if session else ()
+                follow = (SessionProgress(session),) if session and step.session == "followed" else ()
                 progress = Progress(str(ref), config.machine, store.home, (*sinks, *follow), session)
                 facts = run(planned.section, planned.inputs, out, progress)
             return store.commit(

@@ -52,7 +52,7 @@ STEPS: dict[str, Step] = {
             section=lambda config, part: next(s for s in config.collect.sources if s.name == part),
             needs=lambda config, part: {},
             parts=_sources,
-            session=True,
+            session="followed",
         ),
         Step(
             "collect", "so8t.collect.run", 1,
@@ -70,7 +70,7 @@ STEPS: dict[str, Step] = {
             needs=lambda config, part: {"data": PREPROCESS, "base": BASE},
             child=True,
             volatile=frozenset({"progress.jsonl"}),
-            session=True,
+            session="own",
         ),
         Step(
             "bake.fold", "so8t.bake.fold", 1,
@@ -100,7 +100,7 @@ STEPS: dict[str, Step] = {
             parts=_cells,
             child=True,
             volatile=frozenset({"samples.sqlite", "speed.json"}),
-            session=True,
+            session="followed",
         ),
         Step(
             "benchmark", "so8t.benchmark.run", 1,
@@ -119,7 +119,7 @@ STEPS: dict[str, Step] = {
                 "fold": FOLD, "bake": BAKE, "benchmark": BENCHMARK, **_quantize_refs(config),
             },
             volatile=frozenset({"receipt.json"}),
-            session=True,
+            session="followed",
         ),
         Step(
             "cleanup", "so8t.cleanup.run", 1,
