@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 
 from so8t.cli import add_config_arguments
 
@@ -31,15 +32,19 @@ def main(options: argparse.Namespace) -> int:
     os.environ.update(environment(home, port, config.machine.workers))
     from prefect.client.orchestration import get_client
 
-    from flows.resume import find_run, reconcile
+    from flows.resume import find_run, reconcile, settles_in_s
 
     asked = []
     if options.run:
         with get_client(sync_client=True) as client:
             found = find_run(client, options.run)
+            wait_s = settles_in_s(client, found) if found else 0.0
         if found is None:
             raise InputError(f"no interrupted run {options.run!r}", "the id or name of one", "`so8t resume` lists them")
         asked = [str(found)]
+        if wait_s:
+            sys.stderr.write(f"waiting {wait_s:.0f} s: the worker may say once more that it crashed\n")
+            time.sleep(wait_s)
     verdicts = reconcile(home, "", at_boot=False, asked=asked)
     for verdict in verdicts:
         sys.stdout.write(f"{verdict.action:<10} {verdict.name:<24} {verdict.run_id}  {verdict.why}\n")

@@ -70,6 +70,7 @@ class Supervisor:
         self._began = time.monotonic()
         self._told: dict[str, tuple[str, str]] = {}
         self._failures = 0
+        self._ending = threading.Event()
         os.environ[fence.SUPERVISOR_VARIABLE] = self.name
 
     def run(self) -> None:
@@ -87,6 +88,8 @@ class Supervisor:
                 time.sleep(LOOK_S)
             raise So8tError("self-resume ended by an unforeseen error; its traceback is above")
         finally:
+            # Whatever ends now is gone on with at the next start, not by a look in this moment.
+            self._ending.set()
             if worker is not None:
                 worker.stop()
             self.server.stop()
@@ -143,14 +146,14 @@ class Supervisor:
         from deployments.autostart import retire
 
         interval_s = self.config.machine.resume_interval_s
-        while True:
-            time.sleep(interval_s)
+        while not self._ending.wait(interval_s):
             try:
                 self._resume(at_boot=False)
                 for line in retire(self.config, self.name):
                     self.say(f"autostart  {line}")
             except self._failed() as error:
-                self._complain(error, interval_s)
+                if not self._ending.is_set():
+                    self._complain(error, interval_s)
 
     def _resume(self, *, at_boot: bool) -> None:
         from flows.resume import reconcile

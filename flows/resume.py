@@ -73,8 +73,8 @@ def reconcile(home: Path, supervisor: str, *, at_boot: bool, asked: Iterable[str
 def _close_sessions(client: SyncPrefectClient, home: Path, superseded: set[str]) -> None:
     """A run that was cancelled, replaced or deleted never comes back: its session must not look as if it did."""
     for session in sessions(home):
-        run_id = session.session_id.removeprefix("run-")
-        if session.kind != "run" or session.status in ("completed", "failed") or not fence.is_free(home, run_id):
+        run_id = fence.run_of(session)
+        if run_id is None or session.status in ("completed", "failed") or not fence.is_free(home, run_id):
             continue
         try:
             state = client.read_flow_run(UUID(run_id)).state_type
@@ -265,3 +265,12 @@ def find_run(client: SyncPrefectClient, name: str) -> UUID | None:
         if name == run.name or str(run.id).startswith(name):
             return run.id
     return None
+
+
+def settles_in_s(client: SyncPrefectClient, run_id: UUID) -> float:
+    """How long a worker may still overwrite the state of a run that has just crashed."""
+    state = client.read_flow_run(run_id).state
+    if state is None or state.type != StateType.CRASHED:
+        return 0.0
+    age_s = (datetime.now(UTC) - state.timestamp).total_seconds()
+    return SETTLE_S - age_s if 0 <= age_s < SETTLE_S else 0.0

@@ -73,6 +73,14 @@ def session_id(run_id: str) -> str:
     return f"run-{uuid.UUID(run_id)}"
 
 
+def run_of(session: Session) -> str | None:
+    """Id of the run that a session belongs to; None for the session of a step, or a foreign one."""
+    try:
+        return str(uuid.UUID(session.session_id.removeprefix("run-"))) if session.kind == "run" else None
+    except ValueError:
+        return None
+
+
 def session_of(home: Path, run_id: str) -> SessionFile:
     """The run's session without beginning an attempt."""
     folder = home / "sessions" / session_id(run_id)
