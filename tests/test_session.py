@@ -74,3 +74,16 @@ def test_a_step_that_keeps_a_session_writes_how_it_ended(tmp_path):
     assert [(s.kind, s.status, s.attempts) for s in sessions(tmp_path)] == [("collect.source", "interrupted", 1)]
     execute(Ref("collect.source", name), config, Store(tmp_path))
     assert [(s.kind, s.status, s.attempts) for s in sessions(tmp_path)] == [("collect.source", "completed", 2)]
+
+
+def test_status_shows_the_runs_that_are_open(tmp_path, capsys):
+    from so8t import cli
+
+    SessionFile.open(tmp_path, "run-1", "run").update(phase="warmup 3/9", last_progress_time="2025-01-02T03:04:05")
+    SessionFile.open(tmp_path, "run-2", "run").end("completed")
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["status", "--home", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "run 1  running, attempt 1, last progress 2025-01-02T03:04:05 UTC  warmup 3/9" in said
+    assert "run 2" not in said
+    assert sorted(tmp_path.rglob("*")) == before

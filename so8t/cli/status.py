@@ -25,18 +25,41 @@ def main(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.overrides, options.home)
     store = Store(config.home())
-    rows = survey(config, store)
+    rows, runs = survey(config, store), open_runs(store)
     if options.json:
-        sys.stdout.write(json.dumps({"home": str(store.home), "steps": rows}, ensure_ascii=False) + "\n")
+        told = {"home": str(store.home), "steps": rows, "runs": runs}
+        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
         return 0
     sys.stdout.write(f"home {store.home}\n")
     for name, row in rows.items():
         detail = f"content {row['content'][:12]}  {row['seconds']:.1f} s" if row["state"] == "done" else row["detail"]
         sys.stdout.write(f"  {name:<28} {row['state']:<8} {detail}\n")
+    for run in runs:
+        sys.stdout.write(
+            f"  run {run['run']}  {run['state']}, attempt {run['attempts']}, last progress {run['last_progress'][:19]} UTC"
+            f"  {run['doing']}\n"
+        )
     damaged = sorted(path.name for path in store.root.glob("*/*.damaged-*"))
     if damaged:
         sys.stdout.write(f"  set aside as damaged: {', '.join(damaged)}\n")
     return 0
+
+
+def open_runs(store: "Store") -> list[dict[str, Any]]:
+    """Runs that work or wait to be gone on with, the newest progress first."""
+    from so8t.session import is_alive, sessions
+
+    return [
+        {
+            "run": session.session_id.removeprefix("run-"),
+            "state": "running" if is_alive(session) else "interrupted",
+            "attempts": session.attempts,
+            "last_progress": session.last_progress_time or session.start_time,
+            "doing": session.phase,
+        }
+        for session in sessions(store.home)
+        if session.kind == "run" and session.status in ("running", "interrupted")
+    ]
 
 
 def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
