@@ -15,6 +15,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from tests.conftest import TINY
 from tests.crash.tree import Api, Tree, contents
 
 ARGUMENTS = [*TINY, "--set", "machine.server_port=0", "--set", "machine.resume_interval_s=5"]
-# Share of the cuts that fall while server, worker and flow come up (seconds since the start of `so8t up`); the
-# others fall while the flow works (seconds since it took its run).
-BOOT_SHARE, BOOT_S, WORK_S = 0.25, (0.2, 10.0), (0.0, 14.0)
-START_S = 180.0
+# Shares of the cuts that fall while server, worker and flow come up (seconds since the start of `so8t up`), while the
+# flow works (seconds since it took its run), and in a step that was not begun before (seconds since it began).
+SHARES = (0.25, 0.35, 0.4)
+BOOT_S, WORK_S, STEP_S = (0.2, 10.0), (0.0, 14.0), (0.0, 4.0)
+START_S, NEW_STEP_S = 180.0, 40.0
 # A step and the writing of a checkpoint may lie between an interval's end and the checkpoint.
 SLACK_S = 4.0
 
@@ -135,19 +137,35 @@ def one_run(root: Path, report: Report, number: int, cuts: int, draw: random.Ran
 
 
 def _wait_for_the_moment(home: Path, draw: random.Random) -> None:
-    attempts = len(list((home / "logs").glob("attempt_*")))
-    if draw.random() < BOOT_SHARE:
+    moment = draw.choices(("boot", "work", "step"), SHARES)[0]
+    if moment == "boot":
         time.sleep(draw.uniform(*BOOT_S))
         return
-    deadline = time.monotonic() + START_S
-    while len(list((home / "logs").glob("attempt_*"))) == attempts and time.monotonic() < deadline:
+    attempts, begun = _attempts(home), _partials(home)
+    _wait(lambda: _attempts(home) > attempts, START_S)
+    if moment == "work":
+        time.sleep(draw.uniform(*WORK_S))
+        return
+    _wait(lambda: not _partials(home) <= begun, NEW_STEP_S)
+    time.sleep(draw.uniform(*STEP_S))
+
+
+def _wait(seen: Callable[[], bool], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not seen() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(draw.uniform(*WORK_S))
+
+
+def _attempts(home: Path) -> int:
+    return len(list((home / "logs").glob("attempt_*")))
+
+
+def _partials(home: Path) -> set[Path]:
+    return set((home / "artifacts").glob("*/*.partial"))
 
 
 def _working_on(home: Path) -> str:
-    partial = sorted(path.parent.name for path in (home / "artifacts").glob("*/*.partial"))
-    return "+".join(sorted(set(partial))) or "between"
+    return "+".join(sorted({path.parent.name for path in _partials(home)})) or "between"
 
 
 def _differing(home: Path, reference: dict[str, str]) -> list[str]:
