@@ -23,32 +23,30 @@ STOP_GRACE_S = 40.0
 LAST_WORD_S = 5.0
 
 
-class _Log(logging.handlers.RotatingFileHandler):
-    """Says once that it cannot write, and goes on trying: a full disk must not stop who would mend it."""
-
-    _told = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
-        """One line instead of a traceback for each line that is lost."""
-        if not self._told:
-            self._told = True
-            sys.stderr.write(f"so8t: {self.baseFilename} takes no more lines: {sys.exc_info()[1]}\n")
-
-
 class Output:
     """A pipe for a child's output and a thread that empties it into a log that is rotated by size."""
 
     def __init__(self, path: Path) -> None:
         durable.make_folder(path.parent)
         self.path = path
-        self._log = _Log(path, maxBytes=LOG_BYTES_MAX, backupCount=LOG_FILES, encoding="utf-8")
+        self._log = logging.handlers.RotatingFileHandler(
+            path, maxBytes=LOG_BYTES_MAX, backupCount=LOG_FILES, encoding="utf-8"
+        )
         self._log.setFormatter(logging.Formatter("%(message)s"))
+        self._told = False
+        self._log.handleError = self._cannot_write  # type: ignore[method-assign]
         reader, self._writer = os.pipe()
         threading.Thread(target=self._empty, args=(reader,), name=f"log-{path.name}", daemon=True).start()
 
     def fileno(self) -> int:
         """For `subprocess.Popen(stdout=...)`."""
         return self._writer
+
+    def _cannot_write(self, _: logging.LogRecord) -> None:
+        """Said once, and tried again with each line: a full disk must not stop who would mend it."""
+        if not self._told:
+            self._told = True
+            sys.stderr.write(f"so8t: {self.path} takes no more lines: {sys.exc_info()[1]}\n")
 
     def _empty(self, reader: int) -> None:
         with os.fdopen(reader, encoding="utf-8", errors="replace", newline=None) as lines:

@@ -43,14 +43,18 @@ def main(options: argparse.Namespace) -> int:
             # The terminal shows our progress; Prefect's own lines stay in the UI.
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             display.say(f"home {home}   UI {server.url} {'(while this runs)' if server.started else '(attached)'}")
-            _run_flow(config, display.sink)
+            made = _run_flow(config, display.sink)
+        # The file's keys are sorted; here the steps come in their order.
+        summary = durable.read_json(logs / "summary.json") | attempt.summarise(home, made)
     except BaseException as error:
-        if not (logs / "summary.json").exists():
+        if (logs / "summary.json").exists():
+            summary = durable.read_json(logs / "summary.json")
+        else:
             attempt.log_error(logs, error)
-            durable.write_json(logs / "summary.json", summary | {"error": str(error)})
+            summary |= {"error": str(error)}
+            durable.write_json(logs / "summary.json", summary)
         raise
     finally:
-        summary = durable.read_json(logs / "summary.json")
         if options.json:
             sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n")
     for line in retire(config, ""):
@@ -60,7 +64,7 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_flow(config: "Config", sink: "Sink") -> None:
+def _run_flow(config: "Config", sink: "Sink") -> list[dict[str, Any]]:
     """Run the flow here, as a run of its deployment: `so8t up` can go on with it after a power cut."""
     from prefect.client.orchestration import get_client
     from prefect.flow_engine import run_flow
@@ -81,9 +85,10 @@ def _run_flow(config: "Config", sink: "Sink") -> None:
         )
     fence.hold(config.home(), str(flow_run.id))
     try:
-        run_flow(so8t_pipeline, flow_run=flow_run, parameters={"config": config})
+        made: list[dict[str, Any]] = run_flow(so8t_pipeline, flow_run=flow_run, parameters={"config": config})
     finally:
         _flush()
+    return made
 
 
 def _flush() -> None:
