@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,9 @@ from typing import Any
 
 from so8t import durable
 from so8t.artifacts import Store, load
-from so8t.errors import Interrupted
+from so8t.errors import Interrupted, So8tError
 from so8t.notify import notify
-from so8t.session import SessionFile
+from so8t.session import SessionFile, Status
 
 LOGS_VARIABLE = "SO8T_LOGS"
 
@@ -42,24 +43,32 @@ def logs_of(home: Path) -> Path:
 
 @contextmanager
 def recorded(home: Path, session: SessionFile | None) -> Iterator[list[dict[str, Any]]]:
-    """Give a list for the references to what is made; leave `summary.json` and `errors.jsonl` however it ends."""
+    """Give a list for the references to what is made; leave `summary.json` and `errors.jsonl` however it ends.
+
+    A run whose notes cannot be written has not completed; but what ends a run arrives as it is, noted or not: on a
+    full disk a stop is still a stop.
+    """
     logs, made, started = logs_of(home), list[dict[str, Any]](), time.monotonic()
-    summary: dict[str, Any] = {"state": "failed"}
+
+    def note(state: Status, **more: str) -> None:
+        seconds = round(time.monotonic() - started, 3)
+        durable.write_json(logs / "summary.json", {"state": state, **more, **summarise(home, made), "seconds": seconds})
+        if session is not None:
+            session.end(state)
+
     try:
         yield made
-        summary = {"state": "completed"}
     except BaseException as error:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
-        summary = {"state": "interrupted" if stopped else "failed", "error": str(error)}
-        log_error(logs, error)
         if not stopped:
             notify(home, "so8t: the run failed", f"{error}\nLogs: {logs}")
+        try:
+            log_error(logs, error)
+            note("interrupted" if stopped else "failed", error=str(error))
+        except (OSError, So8tError) as refusal:
+            sys.stderr.write(f"so8t: {logs} took no note of how the run ended: {refusal}\n")
         raise
-    finally:
-        summary |= {**summarise(home, made), "seconds": round(time.monotonic() - started, 3)}
-        durable.write_json(logs / "summary.json", summary)
-        if session is not None:
-            session.end(summary["state"])
+    note("completed")
 
 
 def log_error(logs: Path, error: BaseException) -> None:

@@ -1,0 +1,75 @@
+"""What an attempt leaves of itself; on a full disk it still ends as it ended."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from so8t.attempt import LOGS_VARIABLE, recorded
+from so8t.errors import Interrupted, ResourceError, StepFailed
+from so8t.session import SessionFile, read
+
+ENDS = [
+    (KeyboardInterrupt("stopped"), "interrupted"),
+    (Interrupted("stopped"), "interrupted"),
+    (StepFailed("no"), "failed"),
+]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home, and no attempt of another test's process."""
+    monkeypatch.setenv(LOGS_VARIABLE, "")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A disk of 256 kB."""
+    disk = tmp_path / "small"
+    disk.mkdir()
+    if (
+        os.name == "nt"
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False).returncode
+    ):
+        pytest.skip("no right to mount here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def _fill(disk):
+    with (disk / "filler").open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            return
+
+
+@pytest.mark.parametrize(("error", "state"), ENDS)
+def test_an_end_is_noted(home, error, state):
+    session = SessionFile.open(home, "run-1", "run")
+    with pytest.raises(type(error)) as raised, recorded(home, session):
+        raise error
+    assert raised.value is error
+    logs = home / "logs" / "attempt_1"
+    assert json.loads((logs / "summary.json").read_text(encoding="utf-8"))["state"] == state
+    assert json.loads((logs / "errors.jsonl").read_text(encoding="utf-8"))["type"] == type(error).__name__
+    assert read(session.folder).status == state
+
+
+@pytest.mark.parametrize(("error", "state"), ENDS)
+def test_on_a_full_disk_the_error_that_ends_a_run_is_the_one_that_arrives(home, small, capsys, error, state):
+    session = SessionFile.open(small, "run-1", "run")
+    with pytest.raises(type(error)) as raised, recorded(small, session):
+        _fill(small)
+        raise error
+    assert raised.value is error
+    assert "took no note of how the run ended" in capsys.readouterr().err
+    assert read(session.folder).status == "running"  # what was there is whole
+
+
+def test_a_run_whose_notes_do_not_fit_has_not_completed(home, small):
+    with pytest.raises(ResourceError, match="the disk is full"), recorded(small, None):
+        _fill(small)
