@@ -133,7 +133,7 @@ def check_theirs(home: Path, acknowledged: int) -> Counter[str]:
 
 def check_ours(home: Path, acknowledged: int) -> Counter[str]:
     """The same of ours."""
-    from so8t.train.checkpoint import Checkpoints
+    from so8t.loop.checkpoint import Checkpoints
 
     found = Counter[str](cuts=1)
     checkpoints = Checkpoints(home / "sessions" / "s" / "checkpoints", KEEP)

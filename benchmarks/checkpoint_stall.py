@@ -11,7 +11,7 @@ meets them all; "(no save)" is what the same measure says where nothing is saved
 Other programs disturb that figure on a machine that is not idle. So a second one counts CPU seconds of the loop's
 thread (caches and memory that the save takes away cost it CPU time too) and adds what it waited in the calls.
 
-    ours         so8t.train.writer: copied while the next step is computed, then hashed, fsynced, renamed
+    ours         so8t.loop.writer: copied while the next step is computed, then hashed, fsynced, renamed
     torch.save   to a temporary file, fsync, rename
     async_save   torch.distributed.checkpoint, its default (the state is copied inside the call)
     async+stager the same with DefaultStager(use_async_staging=True), staged before the next optimizer step
@@ -33,8 +33,8 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
-from so8t.train.checkpoint import Checkpoints, Snapshot
-from so8t.train.writer import Writer
+from so8t.loop.checkpoint import Checkpoints, Snapshot
+from so8t.loop.writer import Writer
 
 QUIET = 4
 STEP_S = 0.15

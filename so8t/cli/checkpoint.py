@@ -57,8 +57,8 @@ def main(options: argparse.Namespace) -> int:
 
 def _save(home: Path, tag: str) -> int:
     """Ask the running training with the newest progress; a step may take its time, so only its end is a failure."""
+    from so8t.loop import request
     from so8t.session import is_alive, sessions
-    from so8t.train import request
 
     running = [session for session in sessions(home) if session.kind == "train" and is_alive(session)]
     if not running:
@@ -90,7 +90,7 @@ def _size(folder: Path) -> int:
 
 
 def _verdict(folder: Path, action: str) -> dict[str, str]:
-    from so8t.train.checkpoint import tag_of, verify
+    from so8t.loop.checkpoint import tag_of, verify
 
     if ".damaged-" in folder.name:
         return {"verdict": "DAMAGED, set aside earlier"}

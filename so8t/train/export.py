@@ -9,15 +9,14 @@ from torch import Tensor
 
 from so8t import durable
 from so8t.labels import LABEL_NAMES
+from so8t.loop.trainer import Trainer
 from so8t.so8.adapted import CONVENTION, FORMAT
 from so8t.so8.vit import vision_state
 from so8t.train.learner import Learner
-from so8t.train.trainer import Trainer
 
 
-def export(trainer: Trainer, out: Path, base_content: str) -> None:
+def export(learner: Learner, trainer: Trainer, out: Path, base_content: str) -> None:
     """Write everything but the tokenizer, which lies there since the start."""
-    learner = trainer.learner
     _adapter(learner, out / "adapter", base_content)
     _vision(learner, out / "vision")
     head = {"weight": learner.head.weight.detach().cpu().clone(), "bias": learner.head.bias.detach().cpu().clone()}

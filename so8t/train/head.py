@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from so8t.labels import Label
+from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.train.config import Head
 from so8t.train.data import Sample, label_counts, pad, require
 from so8t.train.evaluate import EVALUATION_BATCH, classification, mean_pool
 from so8t.train.learner import Learner
-from so8t.train.phase import Commit, Metrics, Optimizer, warmup_cosine
 
 
 class FourClassHead:

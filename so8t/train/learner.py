@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from so8t.errors import InputError
 from so8t.labels import Label
+from so8t.loop.phase import under
 from so8t.models import load_base, load_tokenizer, stop_ids
 from so8t.so8.adapter import Adapters, Placement, Setting
 from so8t.so8.vit import (
@@ -206,8 +207,3 @@ def projector_parameters(learner: Learner) -> dict[str, nn.Parameter]:
     """The projector's parameters by their file names."""
     prefix = "multi_modal_projector."
     return {prefix + name: p for name, p in vision_modules(learner.model)[prefix].named_parameters()}
-
-
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors below a prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -10,21 +10,21 @@ import torch
 
 from so8t import records
 from so8t.artifacts import Artifact, hash_json
+from so8t.loop.checkpoint import Checkpoints
+from so8t.loop.phase import Phase
+from so8t.loop.trainer import Trainer
 from so8t.models import pick_device, write_thinking_tokenizer
 from so8t.progress import Progress
 from so8t.session import SessionFile
 from so8t.so8.rotation import cayley, determinant_error, orthogonality_error
 from so8t.step import Facts, Inputs
-from so8t.train.checkpoint import Checkpoints
 from so8t.train.config import Train
 from so8t.train.data import Sample, encode
 from so8t.train.export import export
 from so8t.train.head import FourClassHead
 from so8t.train.learner import Learner, build
-from so8t.train.phase import Phase
 from so8t.train.policy import Policy
 from so8t.train.tower import Tower
-from so8t.train.trainer import Trainer
 from so8t.train.warmup import Warmup
 
 # Same numbers need the same of these.
@@ -49,7 +49,7 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
         config.seed, fingerprint(config, device),
     )  # fmt: skip
     trainer.run()
-    export(trainer, out, inputs["base"].content)
+    export(learner, trainer, out, inputs["base"].content)
     if progress.session is None:
         session.end("completed")
     return {

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from so8t.train.checkpoint import verify
+from so8t.loop.checkpoint import verify
 from tests.conftest import TINY
 from tests.crash.tree import Api, Tree, contents
 
@@ -110,6 +110,8 @@ def one_run(root: Path, report: Report, number: int, cuts: int, draw: random.Ran
     seen = look(home)
     for cut in range(cuts):
         _wait_for_the_moment(home, draw)
+        if _ended(home):
+            break
         tree.cut()
         report.cuts += 1
         now = look(home)
@@ -142,11 +144,11 @@ def _wait_for_the_moment(home: Path, draw: random.Random) -> None:
         time.sleep(draw.uniform(*BOOT_S))
         return
     attempts, begun = _attempts(home), _partials(home)
-    _wait(lambda: _attempts(home) > attempts, START_S)
+    _wait(lambda: _attempts(home) > attempts or _ended(home), START_S)
     if moment == "work":
         time.sleep(draw.uniform(*WORK_S))
         return
-    _wait(lambda: not _partials(home) <= begun, NEW_STEP_S)
+    _wait(lambda: not _partials(home) <= begun or _ended(home), NEW_STEP_S)
     time.sleep(draw.uniform(*STEP_S))
 
 
@@ -154,6 +156,10 @@ def _wait(seen: Callable[[], bool], limit_s: float) -> None:
     deadline = time.monotonic() + limit_s
     while not seen() and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def _ended(home: Path) -> bool:
+    return any(json.loads(p.read_text("utf-8"))["completed"] for p in (home / "sessions").glob("run-*/session.json"))
 
 
 def _attempts(home: Path) -> int:

@@ -49,8 +49,12 @@ ARGUMENTS = [*TINY, "--set", "machine.threads=1", "--set", "machine.progress_int
 # Written again and again: told apart by the places in the code that write it.
 REPEATED = frozenset({"session.json", "removed.json"})
 # Steps of each phase after which a checkpoint is written.
-SAVED_AT = (1, 2)
+SAVED_AT = (1, 2, 3, 4)
+# Who is killed when a checkpoint is there goes on behind it. So what follows a checkpoint (its note in the session, the
+# removal of an older one) is met only where one is written without a kill: those after these steps share a name.
+NAMELESS_AT = (3, 4)
 WITH_MODELS = frozenset({"collect.base", "train", "bake", "benchmark.cell"})
+_nameless: set[int] = set()
 COMMAND_S = 300
 CODE = str(Path(step.__file__).parent)
 
@@ -77,7 +81,7 @@ class Points:
         """One moment at one change; `tear` makes the half state that this moment is about."""
         if not path.is_relative_to(self.home):
             return
-        place = path.relative_to(self.home).as_posix()
+        place = _checkpoint(path).relative_to(self.home).as_posix()
         if path.name in REPEATED:
             place += " by " + _callers()
         name = f"{self.name} {place} {moment}"
@@ -182,10 +186,26 @@ def _kind(folder: Path) -> Path:
     return folder.with_name(TRASH) if folder.name.startswith(TRASH) else folder
 
 
+def _checkpoint(path: Path) -> Path:
+    """The same, without the number of a nameless checkpoint or of one that is being removed."""
+    if path.suffix == durable.TMP_SUFFIX:
+        return path.with_name(re.sub(r"-\d+", "-N", path.name))
+    parts = (
+        re.sub(r"(?<=-)\d+(?=$|\.tmp$)", lambda n: "N" if int(n[0]) in _nameless else n[0], part) for part in path.parts
+    )
+    return Path(*parts)
+
+
 def _remove_half(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files[: (len(files) + 1) // 2]:
         os.unlink(path)  # noqa: PTH108 - Path.unlink has a point
+
+
+def _due(trainer: Any) -> bool:
+    if trainer.position in NAMELESS_AT:
+        _nameless.add(trainer.global_step)
+    return trainer.position in SAVED_AT
 
 
 def nothing_by_the_clock(name: str) -> None:
@@ -193,15 +213,15 @@ def nothing_by_the_clock(name: str) -> None:
     session.BEAT_S = 0.0
     if name != "train":
         return
-    from so8t.train.trainer import Trainer
-    from so8t.train.writer import Writer
+    from so8t.loop.trainer import Trainer
+    from so8t.loop.writer import Writer
 
     begin, submit = Trainer.__init__, Writer.submit
 
     def begin_without_clock(trainer: Trainer, *arguments: Any) -> None:
         begin(trainer, *arguments)
         # Beside those at the end of every phase.
-        trainer.pace.due = lambda: trainer.position in SAVED_AT  # type: ignore[method-assign]
+        trainer.pace.due = lambda: _due(trainer)  # type: ignore[method-assign]
 
     def submit_and_wait(writer: Writer, *arguments: Any) -> None:
         submit(writer, *arguments)

@@ -23,7 +23,7 @@ from so8t.artifacts import Artifact, Store, check_hashes
 from tests.crash.powercut_strict import keep_bytes
 
 if TYPE_CHECKING:
-    from so8t.train.checkpoint import Checkpoints, Snapshot
+    from so8t.loop.checkpoint import Checkpoints, Snapshot
 
 KEEP = 5
 PAUSE_S = 0.02
@@ -33,7 +33,7 @@ def snapshot(step: int) -> "Snapshot":
     """A state that is a function of its step."""
     import torch
 
-    from so8t.train.checkpoint import Snapshot
+    from so8t.loop.checkpoint import Snapshot
 
     rng = np.random.default_rng(step)
     tensors = {name: torch.from_numpy(rng.random(20_000, dtype=np.float32)) for name in ("adapter", "moment")}
@@ -41,7 +41,7 @@ def snapshot(step: int) -> "Snapshot":
 
 
 def _checkpoints(home: Path) -> "Checkpoints":
-    from so8t.train.checkpoint import Checkpoints
+    from so8t.loop.checkpoint import Checkpoints
 
     return Checkpoints(home / "sessions" / "s" / "checkpoints", KEEP)
 

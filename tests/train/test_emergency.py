@@ -13,12 +13,13 @@ import torch
 
 from so8t.cli import checkpoint as command
 from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.loop import request, trainer
+from so8t.loop.checkpoint import Checkpoints, tag_of, verify
+from so8t.loop.phase import Optimizer
 from so8t.models import write_thinking_tokenizer
 from so8t.session import read
-from so8t.train import policy, request, trainer
-from so8t.train.checkpoint import Checkpoints, tag_of, verify
+from so8t.train import policy
 from so8t.train.learner import build
-from so8t.train.phase import Optimizer
 from tests.train import tiny
 
 SESSION = f"train-{tiny.KEY[:12]}"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from so8t.artifacts import hash_file
+from so8t.loop.checkpoint import Checkpoints
 from so8t.session import read
-from so8t.train.checkpoint import Checkpoints
 from tests.train import tiny
 
 SESSION = f"train-{tiny.KEY[:12]}"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from so8t.loop.checkpoint import Checkpoints, verify
 from so8t.session import read
-from so8t.train.checkpoint import Checkpoints, verify
 from tests.train import tiny
 from tests.train.forge import ENVIRONMENT, ROOT, Forge, Process
 
@@ -26,9 +26,9 @@ import sys, time, threading
 from pathlib import Path
 import torch
 from so8t import child
-from so8t.train.checkpoint import Checkpoints, Snapshot
-from so8t.train.signals import Signals
-from so8t.train.writer import Writer
+from so8t.loop.checkpoint import Checkpoints, Snapshot
+from so8t.loop.signals import Signals
+from so8t.loop.writer import Writer
 
 torch.set_num_threads(1)
 state = torch.zeros(1000)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from so8t import durable
-from so8t.train.writer import Saved
+from so8t.loop.writer import Saved
 
 REQUEST, ANSWER = "checkpoint-request.json", "checkpoint-answer.json"
 

@@ -7,8 +7,9 @@ import signal
 import pytest
 import torch
 
-from so8t.train.checkpoint import Checkpoints, Snapshot, verify
-from tests.train import damage, tiny
+from so8t.loop.checkpoint import Checkpoints, Snapshot, verify
+from tests.loop import damage
+from tests.train import tiny
 
 
 def snapshot(step: int) -> Snapshot:

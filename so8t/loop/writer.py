@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from so8t.train.checkpoint import Checkpoints, GivenUp, Kind, Snapshot, host_bytes
+from so8t.loop.checkpoint import Checkpoints, GivenUp, Kind, Snapshot, host_bytes
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch import Tensor
 from so8t import durable
 from so8t.artifacts import hash_file
 from so8t.errors import InputError, StepFailed
-from so8t.train.directio import BlockWriter
+from so8t.loop.directio import BlockWriter
 
 Kind = Literal["rolling", "emergency", "final"]
 FORMAT = "so8t-checkpoint-2"

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 
 from so8t import durable
+from so8t.loop.pace import Pace
 from so8t.progress import Progress
 from so8t.session import SessionFile, now
-from so8t.train.pace import Pace
 
 SHOWN = ("loss", "reward", "kl", "accuracy")
 

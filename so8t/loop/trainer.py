@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 from so8t.errors import InputError, Interrupted, StepFailed
+from so8t.loop.checkpoint import Checkpoints, Kind, Snapshot
+from so8t.loop.pace import Pace
+from so8t.loop.phase import Metrics, Phase, Trainee, under
+from so8t.loop.request import Requests
+from so8t.loop.signals import Signals
+from so8t.loop.trainlog import TrainLog
+from so8t.loop.writer import Saved, Writer
 from so8t.progress import Progress
 from so8t.session import Resume, SessionFile, now
-from so8t.train.checkpoint import Checkpoints, Kind, Snapshot
-from so8t.train.learner import Learner, under
-from so8t.train.pace import Pace
-from so8t.train.phase import Metrics, Phase
-from so8t.train.request import Requests
-from so8t.train.signals import Signals
-from so8t.train.trainlog import TrainLog
-from so8t.train.writer import Saved, Writer
 
 AUTO = "auto"
 
@@ -36,7 +35,7 @@ class Trainer:
 
     def __init__(
         self,
-        learner: Learner,
+        trainee: Trainee,
         phases: Sequence[Phase],
         checkpoints: Checkpoints,
         session: SessionFile,
@@ -44,7 +43,7 @@ class Trainer:
         seed: int,
         fingerprint: dict[str, Any],
     ) -> None:
-        self.learner, self.phases, self.checkpoints = learner, list(phases), checkpoints
+        self.trainee, self.phases, self.checkpoints = trainee, list(phases), checkpoints
         self.session, self.progress, self.seed, self.fingerprint = session, progress, seed, fingerprint
         self.history: list[dict[str, Any]] = []
         self.metrics: dict[str, Any] = {}
@@ -101,7 +100,7 @@ class Trainer:
         entry = Resume(checkpoint=origin, step=snapshot.step, time=now())
         self.session.update(resumes=[*self.session.session.resumes, entry])
         values = snapshot.values
-        self.learner.restore(under("learner.", snapshot.tensors))
+        self.trainee.restore(under("learner.", snapshot.tensors))
         self.phase, self.position, self.global_step = values["phase"], values["position"], snapshot.step
         self._rows = bytearray(snapshot.tensors["history"].numpy().tobytes())
         self.history, self.metrics = [json.loads(row) for row in self._rows.splitlines()], dict(values["metrics"])
@@ -206,7 +205,7 @@ class Trainer:
     def _snapshot(self) -> Snapshot:
         """The state's own tensors, and plain values that nobody changes any more."""
         inside = self.steps_left and self.position > 0
-        tensors: dict[str, Tensor] = {f"learner.{name}": tensor for name, tensor in self.learner.tensors().items()}
+        tensors: dict[str, Tensor] = {f"learner.{name}": tensor for name, tensor in self.trainee.tensors().items()}
         values: dict[str, Any] = {
             "session": self.session.session.session_id,
             "phase": self.phase,

@@ -15,8 +15,18 @@ Metrics = dict[str, float]
 Commit = Callable[[], Metrics]
 
 
+class Trainee(Protocol):
+    """What all phases train: the state that outlives each of them."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that training changes, by name: the very memory, not copies."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+
+
 class Phase(Protocol):
-    """A phase in the order of run.py."""
+    """One in an order of phases."""
 
     name: str
     steps: int
@@ -109,3 +119,8 @@ def warmup_cosine(position: int, steps: int, floor: float = 0.0, ramp: float = 0
 def linear_decay(position: int, steps: int, floor: float = 0.1) -> float:
     """From 1 down to `floor`."""
     return 1 - (1 - floor) * position / max(1, steps)
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors below a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from typing import Any
 
-from so8t.train.writer import Saved
+from so8t.loop.writer import Saved
 
 # The interval follows the median of so many: one slow moment of a busy machine must not stretch it for long.
 LAST = 5
