@@ -21,7 +21,7 @@ STANDIN = Path(__file__).parent / "standin"
 QUICK = [*TINY, "--set", "machine.server_port=0", "--set", "machine.resume_interval_s=2"]
 # Another cleanup than that of the home's finished run: the only step that is not cached.
 ONE_STEP = [*QUICK, "--set", "cleanup.keep_logs=49"]
-LONG_TRAINING = [*QUICK, "--set", "train.warmup.steps=100000"]
+LONG_TRAINING = [*QUICK, "--set", "train.warmup.steps=500"]
 WAIT_S = 180
 
 
@@ -118,7 +118,7 @@ def test_a_run_outlives_worker_server_and_supervisor(standin):
 
 @pytest.mark.soak
 def test_told_to_stop_in_training_it_saves_first(tiny, tiny_home, tmp_path):
-    """SIGTERM: an emergency checkpoint, exit code 143, no process left; the next start goes on from there."""
+    """SIGTERM: an emergency checkpoint, exit code 143, no process left; the next start goes on from there to the end."""
     home = tmp_path / "home"
     shutil.copytree(tiny_home / "artifacts", home / "artifacts")
     tree = Tree(home, *LONG_TRAINING, "--set", "machine.checkpoint_interval_s=1000")
@@ -141,7 +141,8 @@ def test_told_to_stop_in_training_it_saves_first(tiny, tiny_home, tmp_path):
     resumes = until(lambda: json.loads(path.read_text(encoding="utf-8"))["resumes"], tree.said)
     assert resumes[-1]["checkpoint"] in saved
     assert f"resumed: {Api(home).run(run_id)['name']} ({run_id})" in tree.said()
-    tree.cut()
+    Api(home).wait(run_id, "Completed", timeout_s=900)
+    assert tree.stop() == 143
 
 
 def started(home: Path, environment: dict[str, str]) -> tuple[subprocess.Popen[str], Path]:
