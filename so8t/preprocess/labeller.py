@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from so8t.calibration import fit_temperature, tempered
 from so8t.labels import LABEL_NAMES, Label
 from so8t.preprocess.normalise import normal_form
 from so8t.records import Record
@@ -44,7 +45,7 @@ def fit(records: list[Record], seed: int) -> Labeller | None:
     for learn, hold in splitter.split(texts, y, groups):
         held_out[hold] = _pipeline([texts[i] for i in learn], y[learn])([texts[i] for i in hold])
     temperature = fit_temperature(held_out, y)
-    calibrated = _temper(held_out, temperature)
+    calibrated = tempered(held_out, temperature)
     predict = _pipeline(texts, y)
     facts = {
         "rows": len(records),
@@ -54,7 +55,7 @@ def fit(records: list[Record], seed: int) -> Labeller | None:
         "calibration_error_before": round(expected_calibration_error(held_out, y), 4),
         "calibration_error": round(expected_calibration_error(calibrated, y), 4),
     }
-    return Labeller(lambda batch: _temper(predict([normal_form(t) for t in batch]), temperature), calibrated, facts)
+    return Labeller(lambda batch: tempered(predict([normal_form(t) for t in batch]), temperature), calibrated, facts)
 
 
 def decide(probabilities: "np.ndarray", confidence_min: float) -> tuple[Label, float]:
@@ -78,17 +79,6 @@ def review(records: list[Record], labeller: Labeller, most: int) -> list[dict[st
         }
         for i in order[:most]
     ]
-
-
-def fit_temperature(probabilities: "np.ndarray", y: "np.ndarray") -> float:
-    """The temperature that minimises the negative log-likelihood, within [0.05, 20]."""
-    from scipy.optimize import minimize_scalar
-
-    def loss(log_temperature: float) -> float:
-        tempered = _temper(probabilities, float(np.exp(log_temperature)))
-        return float(-np.log(np.maximum(tempered[np.arange(len(y)), y], 1e-12)).mean())
-
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded").x))
 
 
 def expected_calibration_error(probabilities: "np.ndarray", y: "np.ndarray") -> float:
@@ -115,12 +105,6 @@ def _pipeline(texts: list[str], y: "np.ndarray") -> Proba:
         return whole
 
     return predict
-
-
-def _temper(probabilities: "np.ndarray", temperature: float) -> "np.ndarray":
-    powered = np.maximum(probabilities, 1e-12) ** (1.0 / temperature)
-    tempered: np.ndarray = powered / powered.sum(axis=1, keepdims=True)
-    return tempered
 
 
 def _macro_f1(y: "np.ndarray", guess: "np.ndarray") -> float:

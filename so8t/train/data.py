@@ -1,12 +1,12 @@
-"""Records become token ids, weights and pixels; batches are a pure function of seed and position."""
+"""Records become token ids, weights and pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from so8t.batching import positions_of
 from so8t.errors import InputError
 from so8t.labels import LABEL_TOKENS, Label
 from so8t.models import END_TOKEN, prompt_ids, reply_ids
@@ -68,29 +68,6 @@ class Batch:
     def positions(self) -> Tensor:
         """Position ids that padding on either side does not move."""
         return positions_of(self.mask)
-
-
-def positions_of(mask: Tensor) -> Tensor:
-    """[B, L] position ids: cumsum(mask) - 1, not below 0."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def pad(rows: Sequence[Sequence[float]], value: float, left: bool = False, dtype: torch.dtype = torch.long) -> Tensor:
-    """Rows of unequal length -> [B, L]."""
-    width = max(len(row) for row in rows)
-    filled = [[value] * (width - len(r)) + list(r) if left else list(r) + [value] * (width - len(r)) for r in rows]
-    return torch.tensor(filled, dtype=dtype)
-
-
-def indices(n: int, seed: int, position: int, batch: int) -> list[int]:
-    """The batch at a position of the endless order."""
-    first = position * batch
-    picked: list[int] = []
-    while len(picked) < batch:
-        epoch, start = divmod(first + len(picked), n)
-        permutation = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 7919 * epoch)).tolist()
-        picked += permutation[start : start + batch - len(picked)]
-    return picked
 
 
 def require(samples: Sequence[Any], what: str) -> None:

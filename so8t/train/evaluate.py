@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from so8t.labels import LABEL_NAMES, LABEL_TOKENS
+from so8t.classes import classification
+from so8t.labels import LABEL_TOKENS
 from so8t.train.data import FINAL, SAFETY, Sample, answer_token
 from so8t.train.learner import Learner
 
@@ -43,31 +43,3 @@ def _choose(learner: Learner, samples: Sequence[Sample], mark: str, tokens: list
         for i, best in zip(picked, logits[:, tokens].argmax(-1).tolist(), strict=True):
             chosen[i] = best
     return chosen
-
-
-def classification(truth: Sequence[int], guessed: Sequence[int]) -> dict[str, Any]:
-    """Accuracy, per-class recall and macro-F1 over the classes that occur in the truth, and unsafe ALLOW.
-
-    A class that does not occur has no F1; counting it as 0 (or 1) would make the mean depend on the sample.
-    """
-    f1, recall = {}, {}
-    for label, name in enumerate(LABEL_NAMES):
-        hits = sum(t == g == label for t, g in zip(truth, guessed, strict=True))
-        actual, said = sum(t == label for t in truth), sum(g == label for g in guessed)
-        if actual:
-            f1[name], recall[name] = 2 * hits / (actual + said), hits / actual
-    unsafe = [g == 0 for t, g in zip(truth, guessed, strict=True) if t != 0]
-    return {
-        "n": len(truth),
-        "accuracy": sum(t == g for t, g in zip(truth, guessed, strict=True)) / len(truth),
-        "macro_f1": sum(f1.values()) / len(f1),
-        "f1": f1,
-        "recall": recall,
-        "unsafe_allow_rate": sum(unsafe) / len(unsafe) if unsafe else None,
-    }
-
-
-def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the mask [B, L] of hidden states [B, L, hidden]; padding does not count."""
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from so8t.batching import pad
+from so8t.classes import balance, classification, focal_loss, mean_pool
 from so8t.labels import Label
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.train.config import Head
-from so8t.train.data import Sample, label_counts, pad, require
-from so8t.train.evaluate import EVALUATION_BATCH, classification, mean_pool
+from so8t.train.data import Sample, label_counts, require
+from so8t.train.evaluate import EVALUATION_BATCH
 from so8t.train.learner import Learner
 
 
@@ -105,16 +107,3 @@ class FourClassHead:
         self.weight.data.copy_(tensors["weight"])
         self.bias.data.copy_(tensors["bias"])
         self.optimizer.restore(tensors)
-
-
-def balance(counts: Sequence[int], weights: Sequence[float]) -> Tensor:
-    """Class weights times inverse frequency, with mean 1 over the classes that occur; 0 for one that does not."""
-    raw = torch.tensor([w / n if n else 0.0 for w, n in zip(weights, counts, strict=True)])
-    return raw / raw[raw > 0].mean()
-
-
-def focal_loss(logits: Tensor, labels: Tensor, weights: Tensor, gamma: float) -> Tensor:
-    """Weighted focal loss (arXiv 1708.02002, eq. 5), divided by the weights that really occurred."""
-    logprobs = functional.log_softmax(logits, -1).gather(1, labels[:, None])[:, 0]
-    picked = weights.to(logits.device)[labels]
-    return -(picked * (1 - logprobs.exp()) ** gamma * logprobs).sum() / picked.sum()

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from so8t.errors import InputError
+from so8t.batching import pad, positions_of
 from so8t.labels import Label
 from so8t.loop.phase import under
 from so8t.models import load_base, load_tokenizer, stop_ids
 from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.placing import recomputing, text_adapters
 from so8t.so8.vit import (
     LINEARS,
     TOWER,
@@ -27,7 +28,7 @@ from so8t.so8.vit import (
 )
 from so8t.thinking import IMAGE_TOKEN
 from so8t.train.config import Train
-from so8t.train.data import Batch, Sample, pad, positions_of
+from so8t.train.data import Batch, Sample
 
 
 @dataclass
@@ -61,16 +62,8 @@ class Learner:
     @contextmanager
     def backward_pass(self) -> Iterator[None]:
         """Forward passes in the block keep only what `recompute` leaves them."""
-        layers = list(self.model.model.language_model.layers) if self.recompute else []
-        try:
-            for layer in layers:
-                # transformers recomputes in training mode only; the layer's children stay in
-                # evaluation mode, so that no dropout is switched on.
-                layer.training = True
+        with recomputing(list(self.model.model.language_model.layers) if self.recompute else []):
             yield
-        finally:
-            for layer in layers:
-                layer.training = False
 
     @property
     def pad_id(self) -> int:
@@ -169,17 +162,7 @@ def build(config: Train, base_folder: Path, tokenizer_folder: Path, token_ids: d
 
 
 def _text_adapters(config: Train, model: Any, token_ids: dict[str, int]) -> Adapters:
-    shape = config.adapter
-    adapters = Adapters(Setting(lora_scale=shape.lora_scale, apply_to=shape.apply_to))
-    layers = range(model.config.text_config.num_hidden_layers)
-    placement = Placement(shape.output, shape.input, shape.rank)
-    if placement == Placement(output=False):
-        raise InputError("train.adapter places nothing", "output, input or a rank above 0")
-    adapters.attach(
-        model.model.language_model,
-        "model.",
-        {f"model.layers.{i}.{name}": placement for i in layers for name in shape.targets},
-    )
+    adapters = text_adapters(config.adapter, model.model.language_model, "train.adapter")
     adapters.attach_rows(model.model.language_model, model, sorted(token_ids.values()))
     generator = torch.Generator().manual_seed(config.seed)
     adapters.init_low_rank(generator)

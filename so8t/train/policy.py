@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from so8t.batching import indices
 from so8t.loop.phase import Commit, Metrics, Optimizer, linear_decay, under
 from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS
 from so8t.train.config import Train
-from so8t.train.data import Sample, indices, require
+from so8t.train.data import Sample, require
 from so8t.train.evaluate import measure
 from so8t.train.learner import Learner
 from so8t.train.ppo import AdaptiveKLController, policy_loss, value_loss

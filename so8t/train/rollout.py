@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from so8t.batching import pad
 from so8t.labels import Label
 from so8t.models import END_TOKEN
 from so8t.train.config import Ppo, Reward
-from so8t.train.data import Sample, pad
+from so8t.train.data import Sample
 from so8t.train.learner import Learner
 from so8t.train.ppo import compute_gae, kl_penalty, masked_mean, shape_rewards, whiten
 from so8t.train.reward import Case, Score, score

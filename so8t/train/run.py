@@ -1,7 +1,5 @@
 """train: tower, warm-up, PPO and four-class head, as one session that can be killed at any time."""
 
-import importlib.metadata
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -9,11 +7,12 @@ from typing import Any
 import torch
 
 from so8t import records
-from so8t.artifacts import Artifact, hash_json
+from so8t.artifacts import Artifact
 from so8t.loop.checkpoint import Checkpoints
+from so8t.loop.environment import fingerprint, prepare
 from so8t.loop.phase import Phase
 from so8t.loop.trainer import Trainer
-from so8t.models import pick_device, write_thinking_tokenizer
+from so8t.models import write_thinking_tokenizer
 from so8t.progress import Progress
 from so8t.session import SessionFile
 from so8t.so8.rotation import cayley, determinant_error, orthogonality_error
@@ -27,15 +26,13 @@ from so8t.train.policy import Policy
 from so8t.train.tower import Tower
 from so8t.train.warmup import Warmup
 
-# Same numbers need the same of these.
-FINGERPRINTED = ("torch", "transformers", "numpy", "tokenizers", "safetensors")
 PARTIAL = ".partial"
 
 
 def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     """Train, or go on training; `out` gets the adapter, tokenizer, tower, head, metrics and history."""
     started = time.monotonic()
-    device = _prepare(progress)
+    device = prepare(progress.machine)
     session = progress.session or SessionFile.open(
         progress.home, f"train-{out.name.removesuffix(PARTIAL)[:12]}", "train"
     )
@@ -80,16 +77,6 @@ def make_phases(config: Train, learner: Learner, train: list[Sample], held_out: 
     ]
 
 
-def fingerprint(config: Train, device: torch.device) -> dict[str, Any]:
-    """What the numbers may depend on beside the inputs."""
-    return {
-        "config": hash_json(config.model_dump(mode="json")),
-        "threads": torch.get_num_threads(),
-        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
-        "packages": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
-    }
-
-
 def rotation_errors(learner: Learner) -> dict[str, float]:
     """How far the trained rotations are from SO(8), and how large their generators became."""
     rotations, largest = [], 0.0
@@ -104,16 +91,6 @@ def rotation_errors(learner: Learner) -> dict[str, float]:
         "determinant_error": determinant_error(whole),
         "largest_generator_entry": largest,
     }
-
-
-def _prepare(progress: Progress) -> torch.device:
-    torch.set_num_threads(progress.machine.threads or os.cpu_count() or 1)
-    device = pick_device(progress.machine.device)
-    if device.type == "cuda":
-        # cuBLAS is deterministic only with a workspace of fixed size (PyTorch, reproducibility notes).
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    return device
 
 
 def _samples(config: Train, learner: Learner, data: Artifact, split: str) -> list[Sample]:

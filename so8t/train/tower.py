@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from so8t.batching import indices
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.so8.vit import PROJECTOR, TOWER, own_parameters, vision_modules
 from so8t.train.config import Vision
-from so8t.train.data import Sample, answer_token, indices, require
+from so8t.train.data import Sample, answer_token, require
 from so8t.train.learner import Learner
 
 COSINE_SHARPNESS = 10.0

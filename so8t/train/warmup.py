@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from so8t.batching import indices
 from so8t.labels import Label
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS
 from so8t.train.config import Train
-from so8t.train.data import Sample, indices, require
+from so8t.train.data import Sample, require
 from so8t.train.evaluate import measure
 from so8t.train.learner import Learner, projector_parameters
 

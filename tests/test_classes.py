@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from so8t.train.evaluate import classification, mean_pool
-from so8t.train.head import balance, focal_loss
+from so8t.classes import balance, classification, focal_loss, mean_pool
 
 
 def test_focal_loss_without_focus_is_weighted_cross_entropy():

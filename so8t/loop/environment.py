@@ -1,0 +1,38 @@
+"""What a training's numbers depend on beside its inputs: set at its start, and written into its checkpoints."""
+
+import importlib.metadata
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from so8t.artifacts import hash_json
+from so8t.models import pick_device
+from so8t.section import Section
+
+if TYPE_CHECKING:
+    from so8t.config import Machine
+
+# Same numbers need the same of these.
+FINGERPRINTED = ("torch", "transformers", "numpy", "tokenizers", "safetensors")
+
+
+def prepare(machine: "Machine") -> torch.device:
+    """Threads and determinism of this process; the device to train on."""
+    torch.set_num_threads(machine.threads or os.cpu_count() or 1)
+    device = pick_device(machine.device)
+    if device.type == "cuda":
+        # cuBLAS is deterministic only with a workspace of fixed size (PyTorch, reproducibility notes).
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    return device
+
+
+def fingerprint(config: Section, device: torch.device) -> dict[str, Any]:
+    """Config, threads, device and packages."""
+    return {
+        "config": hash_json(config.model_dump(mode="json")),
+        "threads": torch.get_num_threads(),
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "packages": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
+    }
