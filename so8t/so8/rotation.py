@@ -1,29 +1,73 @@
-"""The Cayley map from so(8) to SO(8), and how its rotations act on groups of 8 channels.
+"""From so(8) to SO(8), and how the rotations act on groups of 8 channels.
 
-R(alpha) = (I - alpha A / 2)^-1 (I + alpha A / 2) lies in SO(8) for every alpha and every skew A
+Cayley: R(alpha) = (I - alpha A / 2)^-1 (I + alpha A / 2) lies in SO(8) for every alpha and every skew A
 (Golub and Van Loan, Matrix Computations, P2.1.3). It is solved exactly: a truncated Neumann series
-leaves the group, and so does a blend (1 - alpha) I + alpha R.
+leaves the group, and so does a blend (1 - alpha) I + alpha R. It reaches every rotation without an angle of pi.
+expm: R(alpha) = exp(alpha A) reaches those too, at several times the price. Both agree to second order in A.
 """
+
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from so8t.so8.generators import BLOCK, skew
 
+RotationMap = Literal["cayley", "expm"]
+MAPS: tuple[str, ...] = get_args(RotationMap)
+
+
+class _Cayley(torch.autograd.Function):
+    """(I - H)^-1 (I + H) for skew H [..., 8, 8]; the backward pass solves nothing.
+
+    With K = (I - H)^-1 = (R + I) / 2, dR = 2 K dH K: the gradient is 2 K' G K'.
+    """
+
+    @staticmethod
+    def forward(half: Tensor) -> Tensor:
+        identity = torch.eye(BLOCK, dtype=half.dtype, device=half.device)
+        rotations: Tensor = torch.linalg.solve(identity - half, identity + half)
+        return rotations
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (rotations,) = ctx.saved_tensors
+        # 2 K' G K' with 2 K = R + I; the 1/2 that is left over is exact in binary.
+        twice = rotations.mT + torch.eye(BLOCK, dtype=rotations.dtype, device=rotations.device)
+        entries_gradient: Tensor = (twice @ gradient @ twice) / 2
+        return entries_gradient
+
 
 def cayley(entries: Tensor, alpha: float = 1.0) -> Tensor:
     """Rotations [..., 8, 8] of the so(8) entries [..., 28], in fp32 or wider."""
-    wide = entries if entries.dtype == torch.float64 else entries.float()
-    half = skew(wide) * (alpha / 2)
-    identity = torch.eye(BLOCK, dtype=wide.dtype, device=wide.device)
-    rotations: Tensor = torch.linalg.solve(identity - half, identity + half)
+    rotations: Tensor = _Cayley.apply(skew(_wide(entries)) * (alpha / 2))  # type: ignore[no-untyped-call]
     return rotations
+
+
+def expm(entries: Tensor, alpha: float = 1.0) -> Tensor:
+    """exp(alpha A), of the shapes of `cayley`."""
+    rotations: Tensor = torch.linalg.matrix_exp(skew(_wide(entries)) * alpha)
+    return rotations
+
+
+def rotations_of(entries: Tensor, alpha: float, rotation_map: RotationMap) -> Tensor:
+    """Rotations [..., 8, 8] of the so(8) entries [..., 28] by the map of that name."""
+    return cayley(entries, alpha) if rotation_map == "cayley" else expm(entries, alpha)
+
+
+def _wide(entries: Tensor) -> Tensor:
+    return entries if entries.dtype == torch.float64 else entries.float()
 
 
 def rotate(rotations: Tensor, x: Tensor) -> Tensor:
     """R x for column vectors: x [..., channels], rotations [channels / 8, 8, 8]; computed no narrower than fp32."""
-    blocks = x.to(rotations.dtype).reshape(*x.shape[:-1], -1, BLOCK)
-    return torch.einsum("nij,...nj->...ni", rotations, blocks).flatten(-2).to(x.dtype)
+    # One product a block, over all rows of x at once: einsum says the same and copies x first.
+    blocks = x.to(rotations.dtype).reshape(-1, rotations.shape[0], BLOCK).transpose(0, 1)
+    return torch.bmm(blocks, rotations.mT).transpose(0, 1).reshape(x.shape).to(x.dtype)
 
 
 def rotate_rows(rotations: Tensor, weight: Tensor) -> Tensor:
