@@ -21,7 +21,7 @@ STANDIN = Path(__file__).parent / "standin"
 QUICK = [*TINY, "--set", "machine.server_port=0", "--set", "machine.resume_interval_s=2"]
 # Another cleanup than that of the home's finished run: the only step that is not cached.
 ONE_STEP = [*QUICK, "--set", "cleanup.keep_logs=49"]
-LONG_TRAINING = [*QUICK, "--set", "train.warmup.steps=500"]
+LONG_TRAINING = [*QUICK, "--set", "train.warmup.steps=200"]
 WAIT_S = 180
 
 
@@ -127,7 +127,7 @@ def test_told_to_stop_in_training_it_saves_first(tiny, tiny_home, tmp_path):
     until(lambda: list(home.glob("sessions/train-*/session.json")), tree.said)
     path = next(home.glob("sessions/train-*/session.json"))
     (said,) = until(lambda: list(home.glob("logs/*/train.progress.jsonl")), tree.said)
-    until(lambda: '"warmup 20/500"' in said.read_text(encoding="utf-8"), tree.said)
+    until(lambda: '"warmup 20/200"' in said.read_text(encoding="utf-8"), tree.said)
     family = tree.family()
     began = time.monotonic()
     assert tree.stop() == 143, tree.said()
