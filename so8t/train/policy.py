@@ -21,7 +21,7 @@ from so8t.train.config import Train
 from so8t.train.data import Sample, require
 from so8t.train.evaluate import measure
 from so8t.train.learner import Learner
-from so8t.train.ppo import AdaptiveKLController, policy_loss, value_loss
+from so8t.train.ppo import AdaptiveKLController, policy_loss, token_weights, value_loss
 from so8t.train.rollout import Buffer, logprobs_and_values, roll_out, sampled_reward
 
 # PPO's Adam uses 1e-5 (Huang et al. 2024, detail 3 of the optimizer); 1e-8 makes the first steps too long.
@@ -84,7 +84,7 @@ class Policy:
         return commit
 
     def _backward(self, buffer: Buffer, rows: Tensor) -> dict[str, float]:
-        config, mask = self.config, buffer.reply_mask[rows].float()
+        config, mask = self.config, token_weights(buffer.reply_mask[rows].float(), "token")
         self.optimizer.zero_grad()
         with self.learner.backward_pass():
             logprobs, values = logprobs_and_values(

@@ -11,6 +11,7 @@ from so8t.train.ppo import (
     masked_mean,
     policy_loss,
     shape_rewards,
+    token_weights,
     value_loss,
     whiten,
 )
@@ -72,7 +73,7 @@ def test_the_score_lands_on_the_last_token():
 
 
 def test_the_ratio_is_clipped_on_the_side_that_pays():
-    mask = torch.ones(1, 2)
+    mask = token_weights(torch.ones(1, 2), "token")
     old, new = torch.zeros(1, 2), torch.tensor([[0.5, -0.5]], requires_grad=True)
     loss, approx_kl, clipfrac = policy_loss(new, old, torch.tensor([[1.0, -1.0]]), mask, 0.2)
     loss.backward()
@@ -119,6 +120,7 @@ def test_ppo_reaches_the_known_ceiling_of_a_toy():
     adam = torch.optim.Adam([policy, values], lr=0.05, eps=1e-5)
     reference = torch.full((length, tokens), -torch.tensor(float(tokens)).log())
     mask = torch.ones(batch, length)
+    weights = token_weights(mask, "token")
     means = []
     for _ in range(60):
         with torch.no_grad():
@@ -134,8 +136,8 @@ def test_ppo_reaches_the_known_ceiling_of_a_toy():
         means.append(float(score.mean()))
         for _ in range(4):
             new = functional.log_softmax(policy, -1).expand(batch, -1, -1).gather(2, drawn[..., None])[..., 0]
-            loss, _, _ = policy_loss(new, old, advantages, mask, 0.2)
-            loss = loss + 0.1 * value_loss(values.expand(batch, -1), old_values, returns, mask, 0.2)
+            loss, _, _ = policy_loss(new, old, advantages, weights, 0.2)
+            loss = loss + 0.1 * value_loss(values.expand(batch, -1), old_values, returns, weights, 0.2)
             adam.zero_grad()
             loss.backward()
             adam.step()
