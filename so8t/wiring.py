@@ -65,7 +65,7 @@ STEPS: dict[str, Step] = {
             needs=lambda config, part: {"collected": COLLECT},
         ),
         Step(
-            "train", "so8t.train.run", 1,
+            "train", "so8t.train.run", 2,
             section=lambda config, part: config.train,
             needs=lambda config, part: {"data": PREPROCESS, "base": BASE},
             child=True,

@@ -1,8 +1,8 @@
 """Config of train."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from so8t.section import Section
 from so8t.so8.config import Adapter
@@ -105,19 +105,58 @@ class Reward(Section):
     """Worth of an answer equal to the reference (character F-score)."""
     repetition: NotNegative = 1.0
     """Cost of a reply that says the same again and again."""
+    echo: NotNegative = 1.0
+    """Cost of an answer that gives the prompt back."""
+    classifier: NotNegative = 0.0
+    """Worth of a class that the four-class model finds likely for the prompt too; 0 needs no such model."""
+
+
+class Anchor(Section):
+    """Watches for forgetting: how likely the policy still finds the base's own answers to neutral prompts."""
+
+    prompts: Count = 16
+    """ALLOW text prompts of the training rows that the bare base answers greedily before the first update; 0: none."""
+    max_new_tokens: AtLeastOne = 64
+    """Longest such answer."""
+    ratio_max: Annotated[float, Field(gt=1)] = 2.0
+    """The answers' perplexity may become so many times what it was before the first update."""
+
+
+class Rollback(Section):
+    """Going back to the newest state that a review found good, at half the learning rate."""
+
+    drop: NotNegative = 0.5
+    """The held-out reward may fall so far below the best before that happens."""
+    limit: Count = 3
+    """So often; the next failure ends the phase with the good state."""
 
 
 class Ppo(Section):
-    """Proximal policy optimisation on text prompts (Schulman et al. 2017; Huang et al. 2024, arXiv 2403.17031)."""
+    """Policy optimisation on text and image prompts: PPO (Schulman et al. 2017; Huang et al. 2024, arXiv 2403.17031)
+    or GRPO (Shao et al. 2024, arXiv 2402.03300)."""
 
+    algorithm: Literal["ppo", "grpo"] = "ppo"
+    """PPO learns a critic and estimates advantages by GAE; GRPO compares the replies to one prompt with each other."""
+    group: Annotated[int, Field(ge=2)] = 8
+    """GRPO: replies a prompt; it divides the batch."""
+    group_std: bool = True
+    """GRPO: divide by the group's standard deviation; Dr. GRPO (arXiv 2503.20783) finds that this favours prompts on
+    which the replies hardly differ."""
     updates: Count = 500
     """Rollouts, each followed by its optimizer steps."""
     batch: AtLeastOne = 32
-    """Prompts a rollout."""
+    """Replies a rollout."""
+    image_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of the prompts that show an image or a spectrogram; tower and projector stand still."""
     epochs: AtLeastOne = 2
     """Passes over a rollout."""
     minibatch: AtLeastOne = 8
     """Replies an optimizer step."""
+    micro_batch: AtLeastOne = 2
+    """Replies a forward pass; a step's gradient is the same sum whatever this is, up to rounding."""
+    cache: Literal["dynamic", "static"] = "dynamic"
+    """KV cache while generating: one that grows, or one of a fixed size, which a GPU runs without launching each
+    kernel anew."""
     max_new_tokens: AtLeastOne = 256
     """Longest reply."""
     temperature: Positive = 1.0
@@ -142,12 +181,27 @@ class Ppo(Section):
     """Price of one nat of divergence from the warm-up policy, at the start."""
     kl_target: Positive = 0.1
     """The controller steers the mean divergence a token towards this (nats)."""
+    kl_adaptive: bool = True
+    """Whether there is a controller; without one the price stays."""
+    kl_stop: NotNegative = 0.1
+    """An update ends before a step whose minibatch has moved further than this from the policy that generated it
+    (approximate KL a token, nats); 0 never ends one."""
     whiten_rewards: bool = False
     """Scale per-token rewards to unit variance."""
     missing_end_penalty: NotNegative = 1.0
     """Taken from the score of a reply that does not end by itself."""
     evaluation_prompts: AtLeastOne = 64
     """Validation prompts on which the reward is compared before and after, sampled with the same seeds."""
+    evaluation_every: Count = 25
+    """Updates between reviews: held-out reward and anchors, which decide about rolling back; 0: at the end only."""
+    anchor: Anchor = Anchor()
+    rollback: Rollback = Rollback()
+
+    @model_validator(mode="after")
+    def _groups_fill_the_batch(self) -> "Ppo":
+        if self.algorithm == "grpo" and self.batch % self.group:
+            raise ValueError(f"batch {self.batch} is no multiple of group {self.group}")
+        return self
 
 
 class Train(Section):

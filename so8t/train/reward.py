@@ -1,11 +1,12 @@
 """The reward: a few terms with names and weights, written so that a trick earns nothing.
 
-A reply that is empty, tags only, keyword-stuffed or repetitive must not score above zero; ALLOW on an
-unsafe prompt costs more than any other mistake. tests/train/test_reward.py holds the tricks.
+A reply that is empty, tags only, keyword-stuffed, repetitive or an echo must not score above zero; ALLOW on
+an unsafe prompt costs more than any other mistake. tests/train/test_reward_hacking.py holds the tricks.
 """
 
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,14 +22,21 @@ LENGTH_RATIO = 3
 LENGTH_SLACK = 40
 ORDERS = range(1, 5)
 
+# Prompts -> for each, the probabilities of the four classes in the order of `Label`.
+Classify = Callable[[list[str]], Iterable[Iterable[float]]]
+
 
 @dataclass(frozen=True)
 class Case:
-    """One reply to be judged against its reference."""
+    """One reply to be judged against its reference. `answer` is what an image or a sound shows, empty for text;
+    `classes` are the four-class model's probabilities for the prompt, where there is one."""
 
     text: str
     reference: str
     label: Label
+    prompt: str = ""
+    answer: str = ""
+    classes: Sequence[float] | None = None
 
     @cached_property
     def reply(self) -> Reply | None:
@@ -39,16 +47,27 @@ class Case:
         return reply if reply.task.strip() and reply.policy.strip() else None
 
     @cached_property
-    def quality(self) -> float:
-        """Character F-score of the final answer above the floor, in 0..1; 0 for a malformed or bloated reply."""
+    def wanted(self) -> Reply:
+        """The reference, taken apart."""
         wanted = parse(self.reference)
         if wanted is None:
             raise InputError(
                 "a reference reply is not in the thinking format", "rows whose response preprocess accepted"
             )
-        if self.reply is None or len(self.reply.final) > LENGTH_RATIO * len(wanted.final) + LENGTH_SLACK:
+        return wanted
+
+    @cached_property
+    def quality(self) -> float:
+        """0..1: for text the character F-score of the final answer above the floor; where an image is asked about,
+        1 for exactly the answer. 0 for a malformed or bloated reply: what the user sees may be so long, and so may
+        the thinking before it."""
+        if self.reply is None:
             return 0.0
-        return max(0.0, (char_f(self.reply.final, wanted.final) - QUALITY_FLOOR) / (1 - QUALITY_FLOOR))
+        if self.answer:
+            return float(self.reply.final.strip() == self.answer.strip())
+        if _bloated(self.reply.final, self.wanted.final) or _bloated(self.text, self.reference):
+            return 0.0
+        return max(0.0, (char_f(self.reply.final, self.wanted.final) - QUALITY_FLOOR) / (1 - QUALITY_FLOOR))
 
 
 class WellFormed:
@@ -112,6 +131,34 @@ class Repetition:
         return -max(0.0, repeated(_plain(case.text)) - repeated(_plain(case.reference)))
 
 
+class Echo:
+    """-1..0: how much nearer the final answer is to the prompt than the reference is."""
+
+    name = "echo"
+
+    def __call__(self, case: Case) -> float:
+        """See the class."""
+        if case.reply is None or case.answer:
+            return 0.0
+        usual = max(QUALITY_FLOOR, char_f(case.wanted.final, case.prompt))
+        return -max(0.0, char_f(case.reply.final, case.prompt) - usual)
+
+
+class Classifier:
+    """0..1: the four-class model's probability, for the prompt, of the right class where the reply names it.
+
+    So prompts on which that model agrees with the label weigh more. It reads the prompt and never the reply,
+    which could be written to please it; and only an answer that resembles the reference earns it.
+    """
+
+    name = "classifier"
+
+    def __call__(self, case: Case) -> float:
+        """See the class."""
+        right = case.reply is not None and case.reply.label == case.label
+        return case.classes[case.label] if case.classes is not None and right and case.quality > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class Score:
     """A reply's score and its weighted terms by name."""
@@ -129,6 +176,8 @@ def score(case: Case, weights: Reward) -> Score:
         (weights.over_refusal, OverRefusal()),
         (weights.quality, Quality()),
         (weights.repetition, Repetition()),
+        (weights.echo, Echo()),
+        (weights.classifier, Classifier()),
     )
     terms = {term.name: weight * term(case) for weight, term in weighted}
     return Score(sum(terms.values()), terms)
@@ -156,6 +205,10 @@ def repeated(text: str) -> float:
     grams = _ngrams(text, 4)
     total = sum(grams.values())
     return 1 - len(grams) / total if total else 0.0
+
+
+def _bloated(text: str, wanted: str) -> bool:
+    return len(text) > LENGTH_RATIO * len(wanted) + LENGTH_SLACK
 
 
 def _ngrams(text: str, order: int) -> Counter[str]:

@@ -34,7 +34,10 @@ CONFIG = Train.model_validate({
     },
     "vision": {"hidden": 32, "layers": 1, "heads": 2, "intermediate": 32, "patch_size": 16, "epochs": 1, "batch": 4},
     "warmup": {"steps": 5, "batch_text": 4, "batch_image": 4, "micro_batch": 3},
-    "ppo": {"updates": 2, "batch": 4, "epochs": 2, "minibatch": 2, "max_new_tokens": 6, "evaluation_prompts": 4},
+    "ppo": {
+        "updates": 2, "batch": 4, "epochs": 2, "minibatch": 2, "micro_batch": 1, "max_new_tokens": 6,
+        "evaluation_prompts": 4, "anchor": {"prompts": 2, "max_new_tokens": 6},
+    },
     "head": {"steps": 4},
 })  # fmt: skip
 
