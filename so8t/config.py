@@ -112,7 +112,11 @@ def parse_yaml(text: str) -> Any:
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), home: Path | None = None) -> Config:
-    """Read a YAML file, apply `a.b=c` overrides, check everything; ConfigError says what to mend."""
+    """Read a YAML file, apply its profile, then `a.b=c` overrides, and check everything; ConfigError says what to mend.
+
+    `profiles: {NAME: {section: ...}}` holds settings for a kind of machine; `profile: NAME` or `--profile NAME`
+    chooses. Neither is a key of the config in force: what a profile sets counts like what the file sets.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -125,11 +129,38 @@ def load_config(path: Path, overrides: Sequence[str] = (), home: Path | None = N
         raise ConfigError(f"{path} is not YAML: {error}", "a UTF-8 YAML file") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds {type(data).__name__}", "a mapping of sections")
-    for override in overrides:
+    chosen = [override for override in overrides if override.startswith("profile=")]
+    for override in chosen:
         apply_override(data, override)
+    _apply_profile(data, str(path))
+    for override in overrides:
+        if override not in chosen:
+            apply_override(data, override)
     if home is not None:
         data["machine"] = {**(data.get("machine") or {}), "home": str(home)}
     return check(data, str(path))
+
+
+def _apply_profile(data: dict[str, Any], origin: str) -> None:
+    """Put the chosen profile's settings over the file's own, and forget both keys."""
+    profiles, chosen = data.pop("profiles", None) or {}, data.pop("profile", None)
+    if chosen is None:
+        return
+    # YAML reads 12 as a number, and a file may name a profile so.
+    known = {str(name): settings for name, settings in profiles.items()} if isinstance(profiles, dict) else {}
+    if not isinstance(known.get(str(chosen)), dict):
+        raise ConfigError(
+            f"{origin}: profile {chosen!r}", f"one of {', '.join(known)}" if known else "a file that has profiles"
+        )
+    _merge(data, known[str(chosen)])
+
+
+def _merge(below: dict[str, Any], over: dict[str, Any]) -> None:
+    for name, value in over.items():
+        if isinstance(value, dict) and isinstance(below.get(name), dict):
+            _merge(below[name], value)
+        else:
+            below[name] = value
 
 
 def check(data: dict[str, Any], origin: str) -> Config:

@@ -32,6 +32,7 @@ COMMANDS = (
     Command("status", "what is done, what is missing (changes nothing)", "so8t.cli.status"),
     Command("verify", "check every byte of the artifacts against their manifests", "so8t.cli.verify"),
     Command("config", "show, explain or check a config", "so8t.cli.config"),
+    Command("plan", "parameters, memory, disk and time of a config, without weights", "so8t.cli.plan"),
     Command("checkpoint", "list or verify training checkpoints", "so8t.cli.checkpoint"),
 )
 
@@ -85,6 +86,10 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="override one key"
     )
+    parser.add_argument(
+        "--profile", action="append", metavar="NAME", dest="overrides", type=lambda name: f"profile={name}",
+        help="settings under `profiles` of the config, such as 12gb",
+    )  # fmt: skip
     parser.add_argument("--home", type=Path, metavar="DIR", help="default: $SO8T_HOME, else ~/.so8t")
 
 

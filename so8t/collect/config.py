@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 from so8t.section import Section
 
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+# A shipped config cannot know which commit you looked at; with this, nothing is fetched.
+UNPINNED = "unpinned"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -51,8 +53,8 @@ class HubBase(Section):
     kind: Literal["hub"]
     id: str
     """Repository, owner/name."""
-    revision: Revision
-    """Commit, 40 hex digits."""
+    revision: Revision | Literal["unpinned"]
+    """Commit, 40 hex digits. With `unpinned` the config loads but nothing is fetched; `so8t plan --pin` asks the Hub."""
 
 
 Base = Annotated[DemoBase | LocalBase | HubBase, Field(discriminator="kind")]

@@ -14,7 +14,7 @@ from typing import Any
 from so8t import durable
 from so8t.artifacts import HASH_CHUNK_BYTES
 from so8t.collect.basemodel.files import is_wanted
-from so8t.collect.config import HubBase
+from so8t.collect.config import UNPINNED, HubBase
 from so8t.collect.licence import normal_form
 from so8t.errors import InputError, StepFailed
 from so8t.progress import Progress
@@ -31,6 +31,12 @@ Report = Callable[[int], None]
 
 def fetch(config: HubBase, out: Path, progress: Progress) -> dict[str, Any]:
     """Fetch the data files of the pinned revision into `out`; facts name id, revision and the card's licence."""
+    if config.revision == UNPINNED:
+        raise InputError(
+            f"base.revision of {config.id} is not pinned",
+            "the commit (40 hex digits) that you have looked at, so that every run has the same base",
+            "`so8t plan --pin` prints the newest; put it into the config or into --set base.revision=...",
+        )
     info = _model_info(config)
     files = sorted((file for file in info.siblings or [] if is_wanted(file.rfilename)), key=lambda file: file.rfilename)
     skipped = sorted(file.rfilename for file in info.siblings or [] if not is_wanted(file.rfilename))

@@ -1,0 +1,1 @@
+"""What a config needs before it is run: parameters, memory, disk and time, from shapes alone."""

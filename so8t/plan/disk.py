@@ -1,0 +1,57 @@
+"""Disk by step, in bytes: what each leaves behind, and the highest point."""
+
+from so8t.bake.config import Quantization
+from so8t.plan.geometry import Geometry
+from so8t.plan.memory import FP32, Shapes, standing
+from so8t.plan.parameters import Counts
+
+HALF = 2
+# Bits a weight as llama.cpp's llama-quantize --help and its block layouts give them (k-quants mix types by tensor).
+BITS = {"Q8_0": 8.5, "Q6_K": 6.5625, "Q5_K_M": 5.69, "Q4_K_M": 4.85}
+TOKENIZER_BYTES = 8 << 20
+
+
+def disk(shapes: Shapes, quantizations: tuple[Quantization, ...], checkpoints_kept: int) -> dict[str, int]:
+    """By step, with `peak`, the sum: nothing is removed before cleanup. Collected data are not known beforehand."""
+    geometry, counts = shapes.geometry, shapes.counts
+    checkpoint = checkpoint_bytes(shapes)
+    steps = {
+        "collect.base": HALF * geometry.parameters + TOKENIZER_BYTES,
+        "train": train_bytes(counts) + TOKENIZER_BYTES,
+        # The kept ones, one being written, and the final one.
+        "train: checkpoints": (checkpoints_kept + 2) * checkpoint,
+        "bake.fold": fold_bytes(geometry, counts),
+        **{f"bake.quantize[{name}]": quantized_bytes(geometry, name) for name in quantizations},
+    }
+    # A published folder is linked or copied; copied is the worse case.
+    steps["upload"] = steps["bake.fold"] + sum(size for name, size in steps.items() if name.startswith("bake.quantize"))
+    return {**steps, "peak": sum(steps.values())}
+
+
+def checkpoint_bytes(shapes: Shapes) -> int:
+    """The largest checkpoint of the training."""
+    counts = shapes.counts
+    config = shapes.config
+    trained = [counts.adapters + shapes.geometry.hidden]
+    if config.vision.epochs:
+        trained.append(counts.tower + counts.projector)
+    if config.warmup.steps:
+        seen = counts.projector + counts.tower_adapters if config.warmup.batch_image else 0
+        trained.append(counts.adapters + counts.token_rows + seen)
+    return max(standing(shapes, size, 0).host["checkpoint buffers"] for size in trained)
+
+
+def train_bytes(counts: Counts) -> int:
+    """Adapter, and the tower trained and as it was at the start."""
+    return FP32 * (counts.own + counts.tower + counts.projector)
+
+
+def fold_bytes(geometry: Geometry, counts: Counts) -> int:
+    """A stock folder and its F16 GGUF, the folded tower and its mmproj."""
+    vision = counts.tower + counts.projector
+    return 2 * HALF * geometry.parameters + (FP32 + HALF) * vision
+
+
+def quantized_bytes(geometry: Geometry, name: Quantization) -> int:
+    """One quantized GGUF."""
+    return int(geometry.parameters * BITS[name] / 8)

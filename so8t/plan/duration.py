@@ -1,0 +1,80 @@
+"""Time by step, in seconds, as a range: arithmetic and memory traffic at shares of a machine's peak. Estimates."""
+
+from so8t.plan.hardware import Speed
+from so8t.plan.memory import NF4, Shapes, weights_bytes
+from so8t.plan.parameters import adapter_parameters
+
+Range = tuple[float, float]
+# Shares of the stated peak: eager PyTorch, from well-filled to small batches.
+BEST, WORST = 0.5, 0.12
+# A decoding step reads all weights once and, without CUDA graphs, waits for launches (facts of eager decoding).
+LAUNCHES_S = 0.035
+DISK_BYTES_PER_S: Range = (1.5e9, 0.15e9)
+# bitsandbytes widens each 4-bit linear before it multiplies.
+NF4_SLOWER = 1.5
+LLAMA_QUANTIZE_PARAMETERS_PER_S: Range = (4e7, 5e6)
+
+
+def durations(shapes: Shapes, speed: Speed, quantizations: tuple[str, ...]) -> dict[str, Range]:
+    """Fastest and slowest by step. Fetching, collecting and measuring depend on network and data: left out."""
+    files = 2 * shapes.geometry.parameters
+    return {
+        "train: tower": _scaled(_tower_flops(shapes), speed),
+        "train: warm-up": _scaled(_warmup_flops(shapes), speed),
+        "train: ppo": _ppo(shapes, speed),
+        "bake.fold": _at(3 * files, DISK_BYTES_PER_S),
+        **{
+            f"bake.quantize[{name}]": _at(shapes.geometry.parameters, LLAMA_QUANTIZE_PARAMETERS_PER_S)
+            for name in quantizations
+        },
+    }
+
+
+def passes(shapes: Shapes) -> float:
+    """Forward passes that one training pass costs: the frozen base needs gradients of activations only."""
+    return 2.0 + shapes.config.adapter.gradient_checkpointing
+
+
+def token_flops(shapes: Shapes, length: int) -> float:
+    """One token's forward pass through text model, adapters and head."""
+    geometry, adapter = shapes.geometry, shapes.config.adapter
+    head = geometry.vocabulary * geometry.hidden
+    rotated = sum(8 * adapter_parameters(adapter, geometry.linears[name]) / 28 * 8 for name in adapter.targets)
+    attention = 2 * length * geometry.hidden
+    return 2 * (geometry.linear_parameters + head + geometry.layers * (rotated + attention))
+
+
+def _warmup_flops(shapes: Shapes) -> float:
+    config = shapes.config.warmup
+    samples = config.batch_text + config.batch_image
+    # Rows are shorter than the longest that is allowed; half of it is a guess, so the range is wide.
+    length = min(config.max_tokens, 2 * shapes.prompt_tokens)
+    return config.steps * samples * length * passes(shapes) * token_flops(shapes, length)
+
+
+def _tower_flops(shapes: Shapes) -> float:
+    # Rows are not known before collecting: as many as the demo has.
+    rows = 3000
+    return 6.0 * shapes.counts.tower * shapes.tower.tokens * rows * shapes.config.vision.epochs
+
+
+def _ppo(shapes: Shapes, speed: Speed) -> Range:
+    config = shapes.config.ppo
+    length = shapes.prompt_tokens + config.max_new_tokens
+    tokens = config.batch * length
+    # Prefill, policy and reference, then the training passes.
+    flops = tokens * token_flops(shapes, length) * (3 + config.epochs * passes(shapes))
+    low, high = _scaled(flops, speed)
+    traffic = weights_bytes(shapes) / speed.bytes_per_s
+    decode = (config.max_new_tokens * traffic, config.max_new_tokens * (traffic / BEST + LAUNCHES_S))
+    if shapes.config.adapter.base_dtype == NF4:
+        high, decode = high * NF4_SLOWER, (decode[0], decode[1] * NF4_SLOWER)
+    return config.updates * (low + decode[0]), config.updates * (high + decode[1])
+
+
+def _scaled(flops: float, speed: Speed) -> Range:
+    return flops / (speed.flops * BEST), flops / (speed.flops * WORST)
+
+
+def _at(amount: float, rates: Range) -> Range:
+    return amount / rates[0], amount / rates[1]

@@ -1,0 +1,91 @@
+"""What this machine has, found without torch, and the speeds that estimates assume."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from so8t.errors import ConfigError
+
+QUERY_TIMEOUT_S = 10.0
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Peak of dense bf16 arithmetic and of memory, as the maker states them; 0 GiB for main memory."""
+
+    name: str
+    flops: float
+    bytes_per_s: float
+    memory_gib: int = 0
+
+
+# Data sheets: tensor cores, dense, fp32 accumulation; memory bandwidth.
+SPEEDS = (
+    Speed("RTX 3060", 25e12, 360e9, 12),
+    Speed("RTX 3080", 60e12, 760e9, 10),
+    Speed("RTX 3090", 71e12, 936e9, 24),
+    Speed("RTX 4070", 58e12, 504e9, 12),
+    Speed("RTX 4090", 165e12, 1008e9, 24),
+    Speed("A100", 312e12, 1555e9, 80),
+    Speed("H100", 989e12, 3350e9, 80),
+    Speed("H200", 989e12, 4800e9, 141),
+)
+# By memory, where the name tells nothing: the slowest card of the class.
+BY_MEMORY_GIB = ((16, "RTX 3060"), (40, "RTX 3090"), (1000, "A100"))
+CPU_FLOPS_PER_CORE, CPU_BYTES_PER_S = 20e9, 20e9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Memory and disk as found; `gpu_bytes` is 0 without a GPU."""
+
+    gpu: str
+    gpu_bytes: int
+    memory_bytes: int
+    disk_free_bytes: int
+    cores: int
+
+
+def detect(home: Path) -> Machine:
+    """Ask the driver, the kernel and the home's disk."""
+    gpu, gpu_bytes = _gpu()
+    place = home
+    while not place.exists():
+        place = place.parent
+    return Machine(gpu, gpu_bytes, psutil.virtual_memory().total, shutil.disk_usage(place).free, os.cpu_count() or 1)
+
+
+def _gpu() -> tuple[str, int]:
+    """The first GPU's name and memory; nothing where nvidia-smi is absent or finds none."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "", 0
+    command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, encoding="utf-8", timeout=QUERY_TIMEOUT_S, check=True
+        )
+        name, _, size = done.stdout.splitlines()[0].rpartition(",")
+        return name.strip(), int(size) * MIB
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return "", 0
+
+
+def speed_of(machine: Machine, wanted: str = "") -> Speed:
+    """Of the GPU that was named or found, else of the CPU."""
+    name = wanted or machine.gpu
+    if not name:
+        return Speed(f"CPU, {machine.cores} cores", machine.cores * CPU_FLOPS_PER_CORE, CPU_BYTES_PER_S)
+    known = [speed for speed in SPEEDS if speed.name.lower() in name.lower()]
+    if known:
+        return known[0]
+    if wanted:
+        raise ConfigError(f"--card {wanted}", "one of " + ", ".join(speed.name for speed in SPEEDS))
+    gib = machine.gpu_bytes / 2**30
+    alike = next(card for limit, card in BY_MEMORY_GIB if gib <= limit)
+    return next(speed for speed in SPEEDS if speed.name == alike)

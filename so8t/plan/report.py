@@ -1,0 +1,87 @@
+"""The plan as one dictionary, and what does not fit."""
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from so8t.collect.config import UNPINNED, HubBase
+from so8t.plan.disk import checkpoint_bytes, disk
+from so8t.plan.duration import durations
+from so8t.plan.geometry import geometry_of, tower_of
+from so8t.plan.hardware import Machine, detect, speed_of
+from so8t.plan.memory import GIB, Need, Shapes, phases
+
+if TYPE_CHECKING:
+    from so8t.artifacts import Store
+    from so8t.config import Config
+
+# A prompt's text, where nothing is said; an image comes on top.
+TEXT_TOKENS = 256
+
+
+def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = "") -> dict[str, Any]:
+    """Everything that `so8t plan` tells; sizes in bytes, times in seconds. With 0 `prompt_tokens` a default is assumed."""
+    machine = detect(config.home())
+    geometry = geometry_of(config, store)
+    tower = tower_of(config.train.vision, geometry)
+    prompt_tokens = prompt_tokens or TEXT_TOKENS + tower.tokens
+    on_gpu = config.machine.device == "cuda" or (config.machine.device == "auto" and bool(machine.gpu or card))
+    shapes = Shapes.of(config.train, geometry, tower, on_gpu, prompt_tokens)
+    speed = speed_of(machine, card)
+    if card:
+        machine = replace(machine, gpu=speed.name, gpu_bytes=speed.memory_gib * GIB)
+    needs = phases(shapes)
+    sizes = disk(shapes, config.bake.quantizations, config.machine.checkpoint_keep)
+    return {
+        "geometry": {**asdict(geometry), "image_tokens": tower.tokens},
+        "parameters": {**shapes.counts.as_dict(), "checkpoint_bytes": checkpoint_bytes(shapes)},
+        "memory": {
+            name: {
+                "device": need.device,
+                "host": need.host,
+                "device_bytes": need.device_bytes,
+                "host_bytes": need.host_bytes,
+            }
+            for name, need in needs.items()
+        },
+        "disk": sizes,
+        "seconds": {name: list(span) for name, span in durations(shapes, speed, config.bake.quantizations).items()},
+        "assumed": {
+            "prompt_tokens": prompt_tokens,
+            "on": "GPU" if on_gpu else "CPU",
+            "card": speed.name,
+            "flops": speed.flops,
+            "bytes_per_s": speed.bytes_per_s,
+        },
+        "machine": asdict(machine),
+        "warnings": [*_pins(config), *misfits(needs, sizes["peak"], machine, on_gpu)],
+    }
+
+
+def misfits(needs: dict[str, Need], disk_bytes: int, machine: Machine, on_gpu: bool) -> list[str]:
+    """What the machine has too little of."""
+    told = []
+    for name, need in needs.items():
+        device, host = need.device_bytes, need.host_bytes
+        if not on_gpu:
+            device, host = 0, device + host
+        if machine.gpu_bytes and device > machine.gpu_bytes:
+            told.append(
+                f"{name} needs {device / GIB:.1f} GiB of GPU memory, {machine.gpu} has {machine.gpu_bytes / GIB:.1f}: "
+                "choose a smaller --profile, micro_batch or length"
+            )
+        if host > machine.memory_bytes:
+            told.append(f"{name} needs {host / GIB:.1f} GiB of memory, found {machine.memory_bytes / GIB:.1f}")
+    if on_gpu and not machine.gpu_bytes:
+        told.append("no GPU was found here: whether this fits one was not checked")
+    if disk_bytes > machine.disk_free_bytes:
+        told.append(
+            f"the artifacts need {disk_bytes / GIB:.0f} GiB beside the data, {machine.disk_free_bytes / GIB:.0f} are free"
+        )
+    return told
+
+
+def _pins(config: "Config") -> list[str]:
+    base = config.base
+    if isinstance(base, HubBase) and base.revision == UNPINNED:
+        return [f"{base.id} is not pinned to a revision and will not be fetched: `so8t plan --pin` prints the setting"]
+    return []

@@ -1,0 +1,167 @@
+"""The plan against the real thing: the same counts and sizes as a model that was built, and clear words."""
+
+import base64
+from dataclasses import replace
+
+import pytest
+import torch
+
+from so8t import durable
+from so8t.config import load_config
+from so8t.errors import ConfigError
+from so8t.models import write_thinking_tokenizer
+from so8t.plan.disk import checkpoint_bytes
+from so8t.plan.geometry import PHI35_MINI, of_json, tower_of
+from so8t.plan.hardware import Machine, speed_of
+from so8t.plan.memory import GIB, Shapes, phases, update_need, warmup_need
+from so8t.plan.report import misfits
+from so8t.so8.vit import vision_modules
+from so8t.train.config import Train
+from so8t.train.learner import build
+from tests.conftest import ROOT, command
+from tests.train import tiny
+
+BOREA = ROOT / "configs" / "borea_phi35.yaml"
+PLACEMENTS = [
+    tiny.CONFIG,
+    tiny.CONFIG.model_copy(
+        update={
+            "adapter": tiny.CONFIG.adapter.model_copy(update={"input": False, "rank": 0, "apply_to": "activations"})
+        }
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("plan")
+    torch.set_num_threads(1)
+    tiny.make_world(root)
+    return root
+
+
+def shapes_of(config: Train, world) -> Shapes:
+    geometry = of_json(durable.read_json(world / "base" / "config.json"), "here")
+    return Shapes.of(config, geometry, tower_of(config.vision, geometry), on_gpu=False, prompt_tokens=20)
+
+
+@pytest.mark.parametrize("config", PLACEMENTS, ids=["both sides and rank", "output side"])
+def test_every_count_is_that_of_the_built_model(world, tmp_path, config):
+    counts = shapes_of(config, world).counts
+    learner = build(config, world / "base", tmp_path, write_thinking_tokenizer(world / "base", tmp_path), "cpu")
+
+    def numbers(parameters) -> int:
+        return sum(parameter.numel() for parameter in parameters)
+
+    text = learner.text.parameters()
+    rows = [parameter for name, parameter in text.items() if name.startswith("token_rows.")]
+    sight = numbers(learner.sight.parameters().values())
+    tower, projector = (numbers(module.parameters()) for module in vision_modules(learner.model).values())
+    assert counts.token_rows == numbers(rows)
+    assert counts.adapters == numbers(text.values()) - numbers(rows)
+    assert counts.tower_adapters == sight
+    assert (counts.tower, counts.projector) == (tower - sight, projector)
+    assert counts.own == numbers(learner.tensors().values())
+    shared = {learner.model.get_input_embeddings().weight, learner.model.lm_head.weight}
+    linears = {linear.weight for linear in learner.text.linears.values()}
+    frozen = {p for p in learner.model.parameters() if not p.requires_grad} | shared | linears
+    mine = {id(p) for p in [*text.values(), *learner.sight.parameters().values()]}
+    mine |= {id(p) for module in vision_modules(learner.model).values() for p in module.parameters()}
+    assert counts.base == numbers(p for p in frozen if id(p) not in mine)
+
+
+def test_the_largest_checkpoint_is_as_large_as_planned(world, tmp_path):
+    """Five checkpoints are kept, so the phases after the largest one must write fewer."""
+    none = {name: getattr(tiny.CONFIG, name).model_copy(update={"steps": 0}) for name in ("warmup", "head")}
+    ppo, vision = tiny.CONFIG.ppo.model_copy(update={"updates": 0}), tiny.CONFIG.vision.model_copy(update={"epochs": 3})
+    config = tiny.CONFIG.model_copy(update={**none, "ppo": ppo, "vision": vision})
+    tiny.train(world, tmp_path, interval_s=1e-6, config=config)
+    written = max(path.stat().st_size for path in tmp_path.rglob("checkpoints/*/tensors.safetensors"))
+    planned = checkpoint_bytes(shapes_of(config, world))
+    assert planned == pytest.approx(written, rel=0.1)
+
+
+def test_phi35_has_its_published_size_and_adapters():
+    geometry = of_json(PHI35_MINI, "published")
+    assert geometry.parameters == 3_821_079_552
+    config = Train()
+    counts = Shapes.of(config, geometry, tower_of(config.vision, geometry), True, 256).counts
+    # Output side of o_proj and down_proj in 32 layers: 2 * 384 blocks * 28 * 32.
+    assert counts.adapters == 688_128
+
+
+def test_what_costs_memory_costs_memory():
+    base = Train.model_validate({"vision": {"image_size": 224, "patch_size": 16}})
+    geometry = of_json(PHI35_MINI, "published")
+
+    def shapes(**adapter) -> Shapes:
+        config = base.model_copy(update={"adapter": base.adapter.model_copy(update=adapter)})
+        return Shapes.of(config, geometry, tower_of(config.vision, geometry), True, 256)
+
+    lean, whole = shapes(), shapes(gradient_checkpointing=False)
+    assert whole.item_bytes == lean.item_bytes == 2
+    assert update_need(whole, 8).device["activations"] > 4 * update_need(lean, 8).device["activations"]
+    assert update_need(lean, 4).device_bytes < update_need(lean, 8).device_bytes
+    assert warmup_need(lean, 1).device_bytes < warmup_need(lean, 2).device_bytes
+    full = shapes(base_dtype="float32")
+    assert update_need(full, 1).device["base"] == 2 * update_need(lean, 1).device["base"]
+
+
+def test_every_profile_of_the_real_config_fits_its_card():
+    for profile, card in (("12gb", "RTX 3060"), ("24gb", "RTX 3090"), ("80gb", "A100")):
+        config = load_config(BOREA, [f"profile={profile}"])
+        geometry = of_json(PHI35_MINI, "published")
+        tower = tower_of(config.train.vision, geometry)
+        needs = phases(Shapes.of(config.train, geometry, tower, True, 256 + tower.tokens))
+        machine = Machine(card, speed_of(Machine("", 0, 0, 0, 1), card).memory_gib * GIB, 64 * GIB, 1 << 40, 8)
+        assert misfits(needs, 0, machine, True) == [], profile
+        small = replace(machine, gpu_bytes=4 * GIB, memory_bytes=GIB)
+        assert len(misfits(needs, 1 << 41, small, True)) > len(needs)
+
+
+def test_the_profile_stands_below_the_users_own_settings(tmp_path):
+    path = tmp_path / "profiled.yaml"
+    durable.write_text(
+        path,
+        "base: {kind: demo}\ncollect: {sources: [{kind: demo, name: digits, set: digits}]}\ntrain: {seed: 1, ppo: {batch: 2}}\n"
+        "profile: small\nprofiles:\n  small: {train: {seed: 2, ppo: {minibatch: 1}}}\n  12: {train: {seed: 12}}\n",
+    )
+    train = load_config(path).train
+    assert (train.seed, train.ppo.batch, train.ppo.minibatch) == (2, 2, 1)
+    assert load_config(path, ["profile=12"]).train.seed == 12
+    assert load_config(path, ["train.seed=5", "profile=12"]).train.seed == 5
+    with pytest.raises(ConfigError, match="one of small, 12"):
+        load_config(path, ["profile=large"])
+    with pytest.raises(ConfigError, match="a file that has profiles"):
+        load_config(ROOT / "configs" / "demo.yaml", ["profile=large"])
+
+
+def test_the_command_tells_all_in_json_and_loads_no_torch(tmp_path):
+    ended = command("plan", "--config", str(BOREA), "--card", "RTX 4090", "--json", home=tmp_path / "home")
+    assert ended.code == 0, ended.err
+    told = ended.json
+    assert told["parameters"]["base"] == 3_821_079_552
+    assert set(told["memory"]) == {"tower", "warmup", "ppo rollout", "ppo update"}
+    for need in told["memory"].values():
+        assert need["device_bytes"] == sum(need["device"].values())
+    assert told["disk"]["peak"] == sum(size for name, size in told["disk"].items() if name != "peak")
+    assert all(0 < low < high for low, high in told["seconds"].values())
+    assert any("not pinned" in warning for warning in told["warnings"])
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_unpinned_base_is_not_fetched_and_the_hub_tells_the_pin(tmp_path):
+    from tests.hub import HubServer
+
+    refused = command("step", "collect.base", "--config", str(BOREA), home=tmp_path / "home")
+    assert refused.code == 2
+    assert "not pinned" in refused.err
+    assert "so8t plan --pin" in refused.err
+    with HubServer(tmp_path / "hub") as hub:
+        repo = hub.store.create("models", "AXCXEPT/Borea-Phi-3.5-mini-Instruct-Jp", private=False)
+        lines = [{"key": "file", "value": {"path": "config.json", "content": base64.b64encode(b"{}").decode()}}]
+        revision = hub.store.commit(repo, "main", [{"key": "header", "value": {"summary": "files"}}, *lines])
+        pinned = command(
+            "plan", "--pin", "--config", str(BOREA), home=tmp_path / "home", environment={"HF_ENDPOINT": hub.url}
+        )
+    assert pinned.out.strip() == f"base.revision={revision}", pinned.err
