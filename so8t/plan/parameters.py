@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from so8t.labels import Label
 from so8t.plan.geometry import Geometry, TowerShape
+from so8t.so8.config import Adapter
 from so8t.thinking import ADDED_TOKENS
-from so8t.train.config import Adapter, Train
+from so8t.train.config import Train
 
 BLOCK, ENTRIES = 8, 28
 
