@@ -1,11 +1,12 @@
 """The shapes of base and tower, without a weight: from the collected base, a folder, a table or the Hub."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from so8t import durable
-from so8t.collect.config import DemoBase, HubBase, LocalBase
+from so8t.collect.config import UNPINNED, DemoBase, HubBase, LocalBase
 from so8t.errors import InputError
 from so8t.train.config import Vision
 
@@ -118,21 +119,23 @@ def _demo(base: DemoBase) -> Geometry:
 
 
 def _from_hub(base: HubBase) -> Geometry:
-    from pathlib import Path
+    """Read, not fetched: a plan leaves nothing on the disk."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    revision = None if base.revision == "unpinned" else base.revision
+    revision = None if base.revision == UNPINNED else base.revision
+    url = hf_hub_url(base.id, "config.json", revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
     try:
-        path = hf_hub_download(base.id, "config.json", revision=revision, etag_timeout=HUB_TIMEOUT_S)
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        answer = get_session().get(url, headers=build_hf_headers(), timeout=HUB_TIMEOUT_S, follow_redirects=True)
+        hf_raise_for_status(answer)
+        return of_json(answer.json(), f"{base.id} on the Hub")
+    except (HTTPError, OSError, ValueError) as error:
         raise InputError(
             f"the shape of {base.id} could not be read from the Hub ({type(error).__name__})",
             "a network, or a base whose files are here",
             "try again with a network, or name a folder: --set base.kind=local --set base.path=FOLDER",
         ) from None
-    return of_json(durable.read_json(Path(path)), f"{base.id} on the Hub")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The plan against the real thing: the same counts and sizes as a model that was built, and clear words."""
 
 import base64
+import json
 from dataclasses import replace
 
 import pytest
@@ -157,11 +158,23 @@ def test_an_unpinned_base_is_not_fetched_and_the_hub_tells_the_pin(tmp_path):
     assert refused.code == 2
     assert "not pinned" in refused.err
     assert "so8t plan --pin" in refused.err
+    published = {**PHI35_MINI, "num_hidden_layers": 5}
     with HubServer(tmp_path / "hub") as hub:
+        unknown = hub.store.create("models", "lab/phi", private=False)
+        content = base64.b64encode(json.dumps(published).encode()).decode()
+        header = {"key": "header", "value": {"summary": "files"}}
+        hub.store.commit(
+            unknown, "main", [header, {"key": "file", "value": {"path": "config.json", "content": content}}]
+        )
+        planned = command(
+            "plan", "--json", "--config", str(BOREA), "--set", "base.id=lab/phi", home=tmp_path / "home",
+            environment={"HF_ENDPOINT": hub.url},
+        )  # fmt: skip
         repo = hub.store.create("models", "AXCXEPT/Borea-Phi-3.5-mini-Instruct-Jp", private=False)
         lines = [{"key": "file", "value": {"path": "config.json", "content": base64.b64encode(b"{}").decode()}}]
         revision = hub.store.commit(repo, "main", [{"key": "header", "value": {"summary": "files"}}, *lines])
         pinned = command(
             "plan", "--pin", "--config", str(BOREA), home=tmp_path / "home", environment={"HF_ENDPOINT": hub.url}
         )
+    assert planned.json["geometry"]["layers"] == 5, planned.err
     assert pinned.out.strip() == f"base.revision={revision}", pinned.err
