@@ -5,7 +5,7 @@ other ids, without it. Nothing here runs code that comes with a model.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from so8t import durable
 from so8t.errors import InputError
@@ -27,7 +27,7 @@ COPIED_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+Dtype = Literal["float32", "bfloat16", "float16", "float64", "nf4"]
 
 
 def check_base(folder: Path) -> dict[str, Any]:
@@ -94,25 +94,56 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
-def load_base(
-    folder: Path, dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32", device: str = "cpu"
-) -> "Phi3ForCausalLM":
-    """The base in evaluation mode with eager attention, from safetensors only; InputError for another architecture."""
+def load_base(folder: Path, dtype: Dtype = "float32", device: str = "cpu") -> "Phi3ForCausalLM":
+    """The base in evaluation mode with eager attention, from safetensors only; InputError for another architecture.
+
+    nf4: the layers' linears in 4-bit NormalFloat with double quantization (Dettmers et al. 2023, section 3);
+    embedding, head and norms in bfloat16.
+    """
     check_base(folder)
     import torch
     from transformers import Phi3ForCausalLM
 
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r}", "one of " + ", ".join(DTYPES))
+    if dtype not in get_args(Dtype):
+        raise InputError(f"dtype {dtype!r}", "one of " + ", ".join(get_args(Dtype)))
     _silence()
+    quantised = _nf4(device) if dtype == "nf4" else {}
     model = Phi3ForCausalLM.from_pretrained(
         folder,
-        dtype=getattr(torch, dtype),
+        dtype=torch.bfloat16 if quantised else getattr(torch, dtype),
         attn_implementation="eager",
         use_safetensors=True,
         local_files_only=True,
+        **quantised,
     )
-    return model.to(device).eval()
+    if not quantised:
+        return model.to(device).eval()
+    for module in model.modules():
+        # Linear4bit in evaluation mode repacks itself for such CPUs, for a kernel that autograd does not know:
+        # gradients that pass through it would be lost, without an error.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model.eval()
+
+
+def _nf4(device: str) -> dict[str, Any]:
+    """Arguments of from_pretrained; InputError where what they need is not installed."""
+    from importlib.util import find_spec
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if absent := [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]:
+        raise InputError(
+            f"base_dtype nf4 without {' and '.join(absent)}",
+            "the extra nf4",
+            'pip install -c constraints.txt -e ".[nf4]"',
+        )
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=["lm_head"],
+    )  # fmt: skip
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def _silence() -> None:

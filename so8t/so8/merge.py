@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import expm
 
 from so8t import durable
 from so8t.errors import InputError
@@ -27,18 +28,22 @@ ENTRIES = BLOCK * (BLOCK - 1) // 2  # 28: the upper triangle of a skew 8x8, row 
 SLICE_ROWS = 1024
 INDEX = "model.safetensors.index.json"
 FORMAT = "so8t-adapter-1"
+MAPS = ("cayley", "expm")
 PARTS = ("so8_out", "so8_in", "lora_a", "lora_b")
 TOKEN_ROWS = {"token_rows.embed_tokens": "model.embed_tokens.weight", "token_rows.lm_head": "lm_head.weight"}
 ITEM_BYTES: dict[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
-def rotations(generators: NDArray[Any], alpha: float) -> Floats64:
-    """R `[blocks, 8, 8]` = (I - alpha A/2)^-1 (I + alpha A/2) of generators `[blocks, 28]`."""
+def rotations(generators: NDArray[Any], alpha: float, rotation_map: str = "cayley") -> Floats64:
+    """R `[blocks, 8, 8]` of generators `[blocks, 28]`: (I - alpha A/2)^-1 (I + alpha A/2), or exp(alpha A)."""
     rows, columns = np.triu_indices(BLOCK, 1)
     skew = np.zeros((len(generators), BLOCK, BLOCK))
     skew[:, rows, columns] = generators
     skew[:, columns, rows] = -skew[:, rows, columns]
+    if rotation_map == "expm":
+        exponential: Floats64 = expm(alpha * skew)
+        return exponential
     half = alpha / 2 * skew
     identity = np.eye(BLOCK)
     solved: Floats64 = np.linalg.solve(identity - half, identity + half).astype(np.float64, copy=False)
@@ -103,7 +108,13 @@ class Adapter:
         return name in self.changes or name in self.token_rows
 
 
-def read_adapter(tensors: Path, alpha: float, lora_scale: float, token_ids: dict[str, int] | None = None) -> Adapter:
+def read_adapter(
+    tensors: Path,
+    alpha: float,
+    lora_scale: float,
+    token_ids: dict[str, int] | None = None,
+    rotation_map: str = "cayley",
+) -> Adapter:
     """Read an adapter file; InputError names a tensor that does not belong there or has the wrong shape."""
     found = Tensors([tensors])
     parts: dict[str, dict[str, Floats64]] = {}
@@ -120,19 +131,21 @@ def read_adapter(tensors: Path, alpha: float, lora_scale: float, token_ids: dict
     for target, rows in token_rows.items():
         if len(rows) != len(ids):
             raise InputError(f"{tensors}: {len(rows)} rows for {target}", f"one for each of the {len(ids)} token ids")
-    changes = {f"{module}.weight": _change(module, have, alpha, lora_scale) for module, have in parts.items()}
+    changes = {
+        f"{module}.weight": _change(module, have, alpha, lora_scale, rotation_map) for module, have in parts.items()
+    }
     return Adapter(changes, token_rows, ids)
 
 
-def _change(module: str, have: dict[str, Floats64], alpha: float, lora_scale: float) -> Change:
+def _change(module: str, have: dict[str, Floats64], alpha: float, lora_scale: float, rotation_map: str) -> Change:
     for side in ("so8_out", "so8_in"):
         if side in have and have[side].shape[1:] != (ENTRIES,):
             raise InputError(f"{module}.{side} has shape {have[side].shape}", f"[channels/{BLOCK}, {ENTRIES}]")
     if ("lora_a" in have) != ("lora_b" in have):
         raise InputError(f"{module} has only one of lora_a and lora_b", "both or none")
     return Change(
-        r_out=rotations(have["so8_out"], alpha) if "so8_out" in have else None,
-        r_in=rotations(have["so8_in"], alpha) if "so8_in" in have else None,
+        r_out=rotations(have["so8_out"], alpha, rotation_map) if "so8_out" in have else None,
+        r_in=rotations(have["so8_in"], alpha, rotation_map) if "so8_in" in have else None,
         lora_a=lora_scale * have["lora_a"] if "lora_a" in have else None,
         lora_b=have.get("lora_b"),
     )
@@ -141,18 +154,22 @@ def _change(module: str, have: dict[str, Floats64], alpha: float, lora_scale: fl
 def read_train_adapter(train: Path) -> Adapter:
     """The language model's adapter of a train artifact."""
     header = durable.read_json(train / "adapter" / "adapter.json")
-    if header.get("format") != FORMAT or header.get("map") != "cayley":
+    if header.get("format") != FORMAT or header.get("map") not in MAPS:
         raise InputError(
-            f"{train}: adapter format {header.get('format')!r}, map {header.get('map')!r}", f"{FORMAT!r}, 'cayley'"
+            f"{train}: adapter format {header.get('format')!r}, map {header.get('map')!r}",
+            f"{FORMAT!r}, one of {', '.join(MAPS)}",
         )
     path = train / "adapter" / "adapter.safetensors"
-    return read_adapter(path, header["alpha"], header["lora_scale"], header["token_ids"])
+    return read_adapter(path, header["alpha"], header["lora_scale"], header["token_ids"], header["map"])
 
 
 def read_vision_adapter(train: Path) -> Adapter:
     """The image tower's adapter of a train artifact."""
     config = durable.read_json(train / "vision" / "config.json")
-    return read_adapter(train / "vision" / "adapter.safetensors", config["alpha"], config.get("lora_scale", 1.0))
+    return read_adapter(
+        train / "vision" / "adapter.safetensors", config["alpha"], config.get("lora_scale", 1.0),
+        rotation_map=config.get("map", "cayley"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,28 @@ from so8t.so8.config import Adapter
 
 def text_adapters(shape: Adapter, text: Any, where: str) -> Adapters:
     """Adapters on the linears of `text` (a Phi3Model); `where` names the config section in an error."""
-    adapters = Adapters(Setting(lora_scale=shape.lora_scale, apply_to=shape.apply_to))
-    placement = Placement(shape.output, shape.input, shape.rank)
-    if placement == Placement(output=False):
-        raise InputError(f"{where} places nothing", "output, input or a rank above 0")
-    layers = range(len(text.layers))
-    adapters.attach(text, "model.", {f"model.layers.{i}.{name}": placement for i in layers for name in shape.targets})
+    setting = Setting(lora_scale=shape.lora_scale, apply_to=shape.apply_to, rotation_map=shape.map)
+    chosen = {
+        place.target: Placement(place.output, place.input, place.rank) for place in map(shape.place, shape.targets)
+    }
+    if empty := [target for target, placement in chosen.items() if placement == Placement(output=False)]:
+        raise InputError(f"{where} places nothing on {', '.join(empty)}", "output, input or a rank above 0")
+    count = len(text.layers)
+    layers = range(count) if shape.layers is None else shape.layers
+    if absent := [layer for layer in layers if layer >= count]:
+        raise InputError(f"{where}.layers names layer {absent[0]}", f"layers 0 to {count - 1}, which this base has")
+    adapters = Adapters(setting)
+    adapters.attach(
+        text, "model.", {f"model.layers.{i}.{name}": place for i in layers for name, place in chosen.items()}
+    )
     return adapters
+
+
+def enable_recomputing(text: Any) -> None:
+    """Have `recomputing` recompute activations in the backward pass."""
+    # transformers 5.23 deprecates the name that 5.18 has.
+    enable = getattr(text, "activation_checkpointing_enable", None) or text.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from so8t import durable
 from so8t.errors import InputError
 from so8t.so8.adapter import PARTS
+from so8t.so8.rotation import RotationMap
 
 FEATURE_LAYER = -1
 # What ggml_gelu computes, in the tower and in the mlp projector; the erf gelu is not what runs there.
@@ -42,6 +43,7 @@ class Vision:
     image_std: list[float]
     feature_layer: int
     alpha: float
+    map: RotationMap = "cayley"
 
     def write(self, path: Path) -> None:
         """Write the JSON file."""

@@ -33,7 +33,7 @@ def _adapter(learner: Learner, folder: Path, base_content: str) -> None:
     description: dict[str, Any] = {
         "format": FORMAT,
         "alpha": learner.text.setting.alpha,
-        "map": "cayley",
+        "map": learner.text.setting.rotation_map,
         "lora_scale": learner.text.setting.lora_scale,
         "token_ids": learner.token_ids,
         "base_content": base_content,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from so8t.labels import Label
 from so8t.loop.phase import under
 from so8t.models import load_base, load_tokenizer, stop_ids
 from so8t.so8.adapter import Adapters, Placement, Setting
-from so8t.so8.placing import recomputing, text_adapters
+from so8t.so8.placing import enable_recomputing, recomputing, text_adapters
 from so8t.so8.vit import (
     LINEARS,
     TOWER,
@@ -140,13 +140,14 @@ def build(config: Train, base_folder: Path, tokenizer_folder: Path, token_ids: d
         patch_size=eye.patch_size,
         image_token_id=token_ids[IMAGE_TOKEN],
     )
+    vision = replace(vision, map=config.adapter.map)
     hidden = base.config.hidden_size
     model = join(base, vision)
     if config.adapter.gradient_checkpointing:
-        model.model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+        enable_recomputing(model.model.language_model)
     initial = vision_state(model)
     text = _text_adapters(config, model, token_ids)
-    sight = Adapters(Setting(apply_to=config.adapter.apply_to))
+    sight = Adapters(Setting(apply_to=config.adapter.apply_to, rotation_map=vision.map))
     if eye.adapters:
         placements = {f"{TOWER}encoder.layers.{i}.{name}": Placement() for i in range(eye.layers) for name in LINEARS}
         sight.attach(model.model.vision_tower, TOWER, placements)

@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from so8t import records
 from so8t.artifacts import Artifact
 from so8t.loop.checkpoint import Checkpoints
@@ -15,7 +13,7 @@ from so8t.loop.trainer import Trainer
 from so8t.models import write_thinking_tokenizer
 from so8t.progress import Progress
 from so8t.session import SessionFile
-from so8t.so8.rotation import cayley, determinant_error, orthogonality_error
+from so8t.so8.monitor import rotation_errors
 from so8t.step import Facts, Inputs
 from so8t.train.config import Train
 from so8t.train.data import Sample, encode
@@ -25,6 +23,7 @@ from so8t.train.learner import Learner, build
 from so8t.train.policy import Policy
 from so8t.train.tower import Tower
 from so8t.train.warmup import Warmup
+from so8t.train.watched import Watched
 
 PARTIAL = ".partial"
 
@@ -51,7 +50,7 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
         session.end("completed")
     return {
         "metrics": trainer.metrics,
-        "rotations": rotation_errors(learner),
+        "rotations": rotation_errors((learner.text, learner.sight)),
         "trained_parameters": {"text": _count(learner.text), "vision": _count(learner.sight)},
         "train_rows": len(train),
         "validation_rows": len(held_out),
@@ -69,28 +68,13 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
 def make_phases(config: Train, learner: Learner, train: list[Sample], held_out: list[Sample]) -> list[Phase]:
     """The phases in their order."""
     shown, shown_held_out = ([s for s in part if s.record.image] for part in (train, held_out))
+    every = config.adapter.monitor_steps
     return [
         Tower(learner, config.vision, config.seed, shown, shown_held_out),
-        Warmup(learner, config, train, held_out),
-        Policy(learner, config, train, held_out),
+        Watched(Warmup(learner, config, train, held_out), learner, every),
+        Watched(Policy(learner, config, train, held_out), learner, every),
         FourClassHead(learner, config.head, train, held_out),
     ]
-
-
-def rotation_errors(learner: Learner) -> dict[str, float]:
-    """How far the trained rotations are from SO(8), and how large their generators became."""
-    rotations, largest = [], 0.0
-    for adapters in (learner.text, learner.sight):
-        for name, entries in adapters.state().items():
-            if name.endswith((".so8_out", ".so8_in")):
-                rotations.append(cayley(entries, adapters.setting.alpha))
-                largest = max(largest, float(entries.abs().max()))
-    whole = torch.cat(rotations) if rotations else torch.eye(8)[None]
-    return {
-        "orthogonality_error": orthogonality_error(whole),
-        "determinant_error": determinant_error(whole),
-        "largest_generator_entry": largest,
-    }
 
 
 def _samples(config: Train, learner: Learner, data: Artifact, split: str) -> list[Sample]:

@@ -31,6 +31,7 @@ CONFIG = Train.model_validate({
     "adapter": {
         "targets": ["self_attn.o_proj", "mlp.down_proj"], "input": True, "rank": 2,
         "apply_to": "weights", "base_dtype": "float32",
+        "layers": "0-1", "monitor_steps": 2,
     },
     "vision": {"hidden": 32, "layers": 1, "heads": 2, "intermediate": 32, "patch_size": 16, "epochs": 1, "batch": 4},
     "warmup": {"steps": 5, "batch_text": 4, "batch_image": 4, "micro_batch": 3},

@@ -1,0 +1,50 @@
+"""A phase whose metrics also say, every so many steps, how far the rotations are from SO(8)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from so8t.loop.phase import Commit, Metrics, Phase
+from so8t.so8.monitor import rotation_errors
+from so8t.train.learner import Learner
+
+
+class Watched:
+    """The phase itself, and the measures of the state in which every `every`-th step begins."""
+
+    def __init__(self, phase: Phase, learner: Learner, every: int) -> None:
+        self.phase, self.learner, self.every = phase, learner, every
+        self.name, self.steps = phase.name, phase.steps
+
+    def begin(self) -> None:
+        """See `Phase`."""
+        self.phase.begin()
+
+    def step(self, position: int) -> Commit:
+        """The phase's step, and the measures by position, not by time: the history is part of the result."""
+        commit = self.phase.step(position)
+        if position % self.every:
+            return commit
+        errors = rotation_errors((self.learner.text, self.learner.sight))
+
+        def both() -> Metrics:
+            return {**commit(), **errors}
+
+        return both
+
+    def finish(self) -> Callable[[], dict[str, Any]]:
+        """See `Phase`."""
+        return self.phase.finish()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Phase`."""
+        return self.phase.tensors()
+
+    def values(self) -> dict[str, Any]:
+        """See `Phase`."""
+        return self.phase.values()
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """See `Phase`."""
+        self.phase.restore(tensors, values)
