@@ -64,6 +64,8 @@ class Session(BaseModel):
     priority: int = 0
     resumes: list[Resume] = []
     problems: list[str] = []
+    # What recovery changed, by `phase.setting`: never in the user's YAML.
+    overrides: dict[str, float] = {}
     # Of runs only: failures by step key, who supervised the last attempt, what it had reached, attempts since then.
     failures: dict[str, int] = {}
     supervisor: str = ""

@@ -28,6 +28,8 @@ from so8t.progress import Progress
 from so8t.session import Resume, SessionFile, now
 
 AUTO = "auto"
+# Metrics that a commit gives only when a recovery has changed the setting of that name.
+RECOVERED = ("micro_batch",)
 
 
 class Trainer:
@@ -156,6 +158,8 @@ class Trainer:
                 self.position += 1
                 self.global_step += 1
                 self._rng = capture_rng()
+            if changed := {f"{phase.name}.{name}": metrics[name] for name in RECOVERED if name in metrics}:
+                self.session.update(overrides={**self.session.session.overrides, **changed})
             self.log.step(phase.name, self.position, phase.steps, self.global_step, metrics)
         self.log.message(phase.name, self.global_step, "measuring")
         commit_measures = phase.finish()

@@ -2,7 +2,7 @@
 
 from so8t.bake.config import Quantization
 from so8t.plan.geometry import Geometry
-from so8t.plan.memory import FP32, Shapes, standing
+from so8t.plan.memory import FP32, Shapes, rollout_need, tower_need, warmup_need
 from so8t.plan.parameters import Counts
 
 HALF = 2
@@ -30,15 +30,11 @@ def disk(shapes: Shapes, quantizations: tuple[Quantization, ...], checkpoints_ke
 
 def checkpoint_bytes(shapes: Shapes) -> int:
     """The largest checkpoint of the training."""
-    counts = shapes.counts
     config = shapes.config
-    trained = [counts.adapters + shapes.geometry.hidden]
-    if config.vision.epochs:
-        trained.append(counts.tower + counts.projector)
-    if config.warmup.steps:
-        seen = counts.projector + counts.tower_adapters if config.warmup.batch_image else 0
-        trained.append(counts.adapters + counts.token_rows + seen)
-    return max(standing(shapes, size, 0).host["checkpoint buffers"] for size in trained)
+    needs = [rollout_need(shapes)] if config.ppo.updates else []
+    needs += [tower_need(shapes)] if config.vision.epochs else []
+    needs += [warmup_need(shapes, 1)] if config.warmup.steps else []
+    return max((need.host["checkpoint buffers"] for need in needs), default=FP32 * shapes.counts.own)
 
 
 def train_bytes(counts: Counts) -> int:

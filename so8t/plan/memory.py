@@ -7,6 +7,7 @@ they stand for. benchmarks/geometry.py compares the sums with measured peaks.
 Legend: tokens are those of one forward pass, length is that of one sequence.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from so8t.plan.geometry import Geometry, TowerShape
@@ -14,6 +15,8 @@ from so8t.plan.parameters import BLOCK, Counts, count
 from so8t.train.config import Train
 
 GIB = 1 << 30
+# A prompt's text, where nothing is said; an image comes on top.
+TEXT_TOKENS = 256
 FP32 = 4
 NF4: str = "nf4"
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, NF4: 2}
@@ -70,19 +73,27 @@ class Shapes:
         return DTYPE_BYTES[self.config.adapter.base_dtype]
 
 
-def phases(shapes: Shapes) -> dict[str, Need]:
-    """Peak of each phase of training that has one of its own."""
+def phases(shapes: Shapes, room_bytes: int = 0) -> dict[str, Need]:
+    """Peak of each phase of training that has one of its own. `room_bytes`: what an automatic micro-batch may fill."""
+    warmup, ppo = shapes.config.warmup, shapes.config.ppo
+    most = max(warmup.batch_text, warmup.batch_image)
     return {
         "tower": tower_need(shapes),
-        "warmup": warmup_need(shapes, micro_batch_of(shapes.config.warmup.micro_batch)),
+        "warmup": warmup_need(shapes, warmup.micro_batch or fitting(shapes, warmup_need, most, room_bytes)),
         "ppo rollout": rollout_need(shapes),
-        "ppo update": update_need(shapes, shapes.config.ppo.minibatch),
+        "ppo update": update_need(shapes, ppo.micro_batch or fitting(shapes, update_need, ppo.minibatch, room_bytes)),
     }
 
 
-def micro_batch_of(setting: int) -> int:
-    """The configured one."""
-    return setting
+def fitting(shapes: Shapes, need: Callable[[Shapes, int], Need], most: int, room_bytes: int) -> int:
+    """The largest of `most`, its half, its quarter ... that needs no more than `room_bytes`; at least 1."""
+    size = most
+    while size > 1:
+        found = need(shapes, size)
+        if found.device_bytes + (0 if shapes.on_gpu else found.host_bytes) <= room_bytes:
+            break
+        size = -(-size // 2)
+    return size
 
 
 def weights_bytes(shapes: Shapes) -> int:
@@ -150,6 +161,7 @@ def rollout_need(shapes: Shapes) -> Need:
         shapes,
         {
             "reference": FP32 * (counts.adapters + counts.token_rows),
+            "good state": 3 * FP32 * _policy_trained(shapes),
             "kept rotations": rotations_bytes(shapes),
             "KV cache": config.batch * length * cache,
             "activations": forward_bytes(shapes, config.batch * context, context),
@@ -165,6 +177,7 @@ def update_need(shapes: Shapes, micro_batch: int) -> Need:
     length = shapes.prompt_tokens + config.max_new_tokens
     moving = backward_parts(shapes, micro_batch * length, length, micro_batch * config.max_new_tokens)
     moving["reference"] = FP32 * (counts.adapters + counts.token_rows)
+    moving["good state"] = 3 * FP32 * _policy_trained(shapes)
     moving["rollout buffer"] = _buffer_bytes(shapes)
     return _with(need, shapes, moving)
 
@@ -262,7 +275,9 @@ def _buffer_bytes(shapes: Shapes) -> int:
 
 
 def _ppo_state(shapes: Shapes) -> int:
-    return FP32 * (shapes.counts.adapters + shapes.counts.token_rows) + _buffer_bytes(shapes)
+    """Reference, the state that rolling back would return to, and the rollout."""
+    kept = shapes.counts.adapters + shapes.counts.token_rows + 3 * _policy_trained(shapes)
+    return FP32 * kept + _buffer_bytes(shapes)
 
 
 def _with(need: Need, shapes: Shapes, moving: dict[str, int]) -> Need:

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 from so8t.collect.config import UNPINNED, HubBase
 from so8t.plan.disk import checkpoint_bytes, disk
 from so8t.plan.duration import durations
-from so8t.plan.geometry import geometry_of, tower_of
+from so8t.plan.geometry import tower_of
 from so8t.plan.hardware import Machine, detect, speed_of
-from so8t.plan.memory import GIB, Need, Shapes, phases
+from so8t.plan.memory import GIB, TEXT_TOKENS, Need, Shapes, phases
+from so8t.plan.shape_source import geometry_of
 
 if TYPE_CHECKING:
     from so8t.artifacts import Store
     from so8t.config import Config
-
-# A prompt's text, where nothing is said; an image comes on top.
-TEXT_TOKENS = 256
 
 
 def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = "") -> dict[str, Any]:
@@ -29,7 +27,7 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
     speed = speed_of(machine, card)
     if card:
         machine = replace(machine, gpu=speed.name, gpu_bytes=speed.memory_gib * GIB)
-    needs = phases(shapes)
+    needs = phases(shapes, machine.gpu_bytes if on_gpu else machine.memory_bytes)
     sizes = disk(shapes, config.bake.quantizations, config.machine.checkpoint_keep)
     return {
         "geometry": {**asdict(geometry), "image_tokens": tower.tokens},

@@ -53,8 +53,9 @@ class Warmup(Section):
     """Text samples a step."""
     batch_image: Count = 16
     """Image and audio samples a step."""
-    micro_batch: AtLeastOne = 2
-    """Samples a forward pass; a step's gradient is the same sum whatever this is, up to rounding."""
+    micro_batch: Count = 2
+    """Samples a forward pass; a step's gradient is the same sum whatever this is, up to rounding. 0 takes the largest
+    that fits by so8t plan. Halved, and recorded, where memory runs out."""
     learning_rate: Positive = 5e-4
     """Peak for rotations and low-rank terms, after a tenth of the steps; then a cosine to a tenth."""
     rows_learning_rate: Positive = 5e-4
@@ -152,8 +153,9 @@ class Ppo(Section):
     """Passes over a rollout."""
     minibatch: AtLeastOne = 8
     """Replies an optimizer step."""
-    micro_batch: AtLeastOne = 2
-    """Replies a forward pass; a step's gradient is the same sum whatever this is, up to rounding."""
+    micro_batch: Count = 2
+    """Replies a forward pass; a step's gradient is the same sum whatever this is, up to rounding. 0 takes the largest
+    that fits by so8t plan. Halved, and recorded, where memory runs out."""
     cache: Literal["dynamic", "static"] = "dynamic"
     """KV cache while generating: one that grows, or one of a fixed size, which a GPU runs without launching each
     kernel anew."""

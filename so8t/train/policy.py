@@ -21,12 +21,14 @@ from so8t.batching import indices
 from so8t.errors import InputError
 from so8t.labels import Label
 from so8t.loop.phase import Commit, Metrics, Optimizer, linear_decay, under
+from so8t.plan.memory import update_need
 from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS
 from so8t.train.anchor import Anchors
 from so8t.train.config import Train
 from so8t.train.data import Sample, require
 from so8t.train.evaluate import measure
 from so8t.train.learner import Learner
+from so8t.train.microbatch import MicroBatch, first_size
 from so8t.train.pictures import Pictures, look
 from so8t.train.ppo import AdaptiveKLController, kl_penalty, policy_loss, token_weights, value_loss
 from so8t.train.recovery import Recovery, Review
@@ -65,6 +67,9 @@ class Policy:
         self.per_epoch = -(-config.ppo.batch // config.ppo.minibatch)
         self.schedule = Schedule(config.ppo.updates, self.per_epoch * config.ppo.epochs, config.ppo.evaluation_every)
         self.steps = self.schedule.steps
+        base = learner.model.config.text_config
+        size = first_size(config.ppo.micro_batch, config.ppo.minibatch, update_need, config, base, learner.device)
+        self.micro = MicroBatch(size)
 
     def begin(self) -> None:
         """The reference is taken now; `restore` replaces it when the phase is resumed."""
@@ -108,19 +113,13 @@ class Policy:
         buffer, pictures, ids, measures = self.buffer, self.pictures, self.shown_ids, dict[str, float]()
         if place.within == 0 or buffer is None or pictures is None:
             samples = self._prompts(place.update)
-            pictures, ids = look(self.learner, samples), [sample.record.id for sample in samples]
-            buffer, measures = roll_out(
-                self.learner,
-                samples,
-                pictures,
-                self.config,
-                self.judgement,
-                self.reference,
-                self.controller.coefficient,
-            )
+            pictures = look_at = look(self.learner, samples)
+            ids = [sample.record.id for sample in samples]
+            buffer, measures = self.micro.attempt(lambda size: self._roll_out(samples, look_at, size))
         epoch, minibatch = divmod(place.within, self.per_epoch)
         rows = torch.split(buffer.permutations[epoch], self.config.minibatch)[minibatch].to(self.learner.device)
-        losses = self._backward(buffer, pictures, rows)
+        fresh, seen = buffer, pictures
+        losses = self.micro.attempt(lambda size: self._backward(fresh, seen, rows, size))
         kept = (buffer, pictures, ids, anchors)
 
         def commit() -> Metrics:
@@ -129,9 +128,15 @@ class Policy:
                 self.recovery.keep(review)
             if "kl" in measures and self.config.kl_adaptive:
                 self.controller.update(measures["kl"])
-            return {**measures, **self._apply(position, place.update, losses)}
+            return {**measures, **self._apply(position, place.update, losses), **self.micro.commit()}
 
         return commit
+
+    def _roll_out(self, samples: list[Sample], pictures: Pictures, micro_batch: int) -> tuple[Buffer, dict[str, float]]:
+        config = self.config.model_copy(update={"micro_batch": micro_batch})
+        return roll_out(
+            self.learner, samples, pictures, config, self.judgement, self.reference, self.controller.coefficient
+        )
 
     def _apply(self, position: int, update: int, losses: dict[str, float]) -> Metrics:
         """The optimizer's step, unless the minibatch says that this would lead too far."""
@@ -154,15 +159,13 @@ class Policy:
         picked = [self.written[i] for i in text] + [self.shown[i] for i in shown]
         return [sample for sample in picked for _ in range(repeats)]
 
-    def _backward(self, buffer: Buffer, pictures: Pictures, rows: Tensor) -> dict[str, float]:
+    def _backward(self, buffer: Buffer, pictures: Pictures, rows: Tensor, micro_batch: int) -> dict[str, float]:
         """Gradients of a minibatch, summed over its micro-batches."""
         self.optimizer.zero_grad()
         mask = buffer.reply_mask[rows].float()
         weights = token_weights(mask, "token" if self.config.algorithm == "ppo" else "reply")
         sums: dict[str, float] = {}
-        for part, shares in zip(
-            torch.split(rows, self.config.micro_batch), torch.split(weights, self.config.micro_batch), strict=True
-        ):
+        for part, shares in zip(torch.split(rows, micro_batch), torch.split(weights, micro_batch), strict=True):
             for name, value in self._losses(buffer, pictures, part, shares).items():
                 sums[name] = sums.get(name, 0.0) + value
         return {**sums, "grad_norm": self.optimizer.clip(self.config.max_grad_norm)}
@@ -219,7 +222,7 @@ class Policy:
             if self.judged
             else None
         )
-        return Review(reward, anchors.perplexity(self.learner, self.config.micro_batch) if anchors else None)
+        return Review(reward, anchors.perplexity(self.learner, self.micro.size) if anchors else None)
 
     def finish(self) -> Callable[[], dict[str, Any]]:
         """The last review, and the measures of the warm-up again, of the state that the phase ends with."""
@@ -271,6 +274,7 @@ class Policy:
             "kl_coefficient": self.controller.coefficient,
             "records": list(self.shown_ids),
             "stopped": self.stopped,
+            "micro_batch": self.micro.size,
             "recovery": self.recovery.values(),
         }
 
@@ -279,6 +283,7 @@ class Policy:
         device = self.learner.device
         self.reference = {name: tensor.to(device) for name, tensor in under("reference.", tensors).items()}
         self.controller.coefficient = values["kl_coefficient"]
+        self.micro.restore(values["micro_batch"])
         self.stopped, self.shown_ids = values["stopped"], list(values["records"])
         if any(name.startswith("anchor.") for name in tensors):
             self.anchors = Anchors.of(tensors, device)

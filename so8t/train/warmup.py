@@ -15,11 +15,13 @@ from torch.nn import functional
 from so8t.batching import indices
 from so8t.labels import Label
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
+from so8t.plan.memory import warmup_need
 from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS
 from so8t.train.config import Train
 from so8t.train.data import Sample, require
 from so8t.train.evaluate import measure
 from so8t.train.learner import Learner, projector_parameters
+from so8t.train.microbatch import MicroBatch, first_size
 
 # A tenth of the peak at the end: PPO goes on from a model that has settled.
 FLOOR = 0.1
@@ -34,6 +36,10 @@ class Warmup:
     def __init__(self, learner: Learner, config: Train, train: Sequence[Sample], held_out: Sequence[Sample]) -> None:
         self.learner, self.config, self.held_out = learner, config.warmup, held_out
         self.seed, self.steps = config.seed, config.warmup.steps
+        most = max(config.warmup.batch_text, config.warmup.batch_image)
+        base = learner.model.config.text_config
+        size = first_size(config.warmup.micro_batch, most, warmup_need, config, base, learner.device)
+        self.micro = MicroBatch(size)
         fitting = [sample for sample in train if len(sample.ids) <= config.warmup.max_tokens]
         self.left_out = len(train) - len(fitting)
         self.shown = [sample for sample in fitting if sample.record.image]
@@ -59,15 +65,15 @@ class Warmup:
     def step(self, position: int) -> Commit:
         """One optimizer step over a text part and an image part."""
         self._set_alpha(position)
-        self.optimizer.zero_grad()
         parts = [self._text_part(position), self._image_part(position)]
-        losses = [self._accumulate(part) for part in parts]
+        losses = self.micro.attempt(lambda size: self._gradients(parts, size))
         norm = self.optimizer.clip(self.config.max_grad_norm)
         tokens = sum(len(sample.ids) for part in parts for sample in part)
 
         def commit() -> Metrics:
             self.optimizer.step(warmup_cosine(position, self.steps, FLOOR))
             return {
+                **self.micro.commit(),
                 "loss": sum(losses),
                 "loss_text": losses[0],
                 "loss_image": losses[1],
@@ -76,6 +82,10 @@ class Warmup:
             }
 
         return commit
+
+    def _gradients(self, parts: list[list[Sample]], micro_batch: int) -> list[float]:
+        self.optimizer.zero_grad()
+        return [self._accumulate(part, micro_batch) for part in parts]
 
     def _set_alpha(self, position: int) -> None:
         ramp = self.config.alpha_ramp * self.steps
@@ -98,15 +108,15 @@ class Warmup:
             return []
         return [self.shown[i] for i in indices(len(self.shown), self.seed, position, self.config.batch_image)]
 
-    def _accumulate(self, part: list[Sample]) -> float:
+    def _accumulate(self, part: list[Sample], micro_batch: int) -> float:
         """Backward over micro-batches; the mean weighted loss of the part."""
         total = sum(sum(sample.weights) for sample in part)
         loss = 0.0
         # Of like length together: less padding.
         part = sorted(part, key=lambda sample: (len(sample.ids), sample.record.id))
-        for start in range(0, len(part), self.config.micro_batch):
+        for start in range(0, len(part), micro_batch):
             with self.learner.backward_pass():
-                piece = weighted_loss(self.learner, part[start : start + self.config.micro_batch]) / total
+                piece = weighted_loss(self.learner, part[start : start + micro_batch]) / total
                 piece.backward()  # type: ignore[no-untyped-call]
             loss += float(piece.detach())
         return loss
@@ -123,12 +133,13 @@ class Warmup:
         return self.optimizer.tensors()
 
     def values(self) -> dict[str, Any]:
-        """None."""
-        return {}
+        """The micro-batch."""
+        return {"micro_batch": self.micro.size}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """See `Phase`."""
         self.optimizer.restore(tensors)
+        self.micro.restore(values["micro_batch"])
 
 
 def weighted_loss(learner: Learner, samples: Sequence[Sample]) -> Tensor:
