@@ -40,6 +40,7 @@ def _walk(config: Config, made: list[Reference]) -> None:
         base.wait()
         raise
     made += gather([base])
+    made += gather(submit_parts("train.search", config))
     made += gather([submit(TRAIN, config)])
     made += gather([submit(FOLD, config)])
     made += gather(submit_parts("bake.quantize", config))

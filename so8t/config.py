@@ -17,6 +17,7 @@ from so8t.cleanup.config import Cleanup
 from so8t.collect.config import Base, Collect
 from so8t.errors import ConfigError
 from so8t.preprocess.config import Preprocess
+from so8t.search.config import Search, SearchRun, section
 from so8t.section import Section
 from so8t.train.config import Train
 from so8t.upload.config import Upload
@@ -80,6 +81,7 @@ class Config(Section):
     base: Base
     collect: Collect
     preprocess: Preprocess = Preprocess()
+    search: Search = Search()
     train: Train = Train()
     bake: Bake = Bake()
     benchmark: Benchmark = Benchmark()
@@ -92,6 +94,10 @@ class Config(Section):
         """The home in force, absolute."""
         chosen = self.machine.home or os.environ.get(HOME_VARIABLE) or Path.home() / ".so8t"
         return Path(chosen).expanduser().absolute()
+
+    def search_run(self) -> SearchRun:
+        """The section of the step train.search, which trains too."""
+        return section(self.search, self.train)
 
 
 class _Loader(yaml.SafeLoader):

@@ -79,6 +79,8 @@ def lookup(ref: Ref, config: Config) -> Step:
         raise InputError(f"no step {ref.step!r}", "one of " + ", ".join(known))
     step = known[ref.step]
     parts = step.parts(config) if step.parts else [""]
+    if not parts:
+        raise InputError(f"this config leaves {ref.step} out", "a config that asks for it")
     if ref.part not in parts:
         raise InputError(
             f"{ref.step} has no part {ref.part!r}", f"--part one of: {', '.join(parts)}" if step.parts else "no --part"

@@ -5,7 +5,7 @@ from so8t.step import Ref, Step
 
 COLLECT, PREPROCESS, TRAIN, BAKE = Ref("collect"), Ref("preprocess"), Ref("train"), Ref("bake")
 BENCHMARK, UPLOAD, CLEANUP = Ref("benchmark"), Ref("upload"), Ref("cleanup")
-BASE, FOLD = Ref("collect.base"), Ref("bake.fold")
+BASE, FOLD, SEARCH = Ref("collect.base"), Ref("bake.fold"), Ref("train.search")
 SEVEN = (COLLECT, PREPROCESS, TRAIN, BAKE, BENCHMARK, UPLOAD, CLEANUP)
 
 
@@ -15,6 +15,11 @@ def _sources(config: Config) -> list[str]:
 
 def _quantized(config: Config) -> list[str]:
     return list(config.bake.quantizations)
+
+
+def _searched(config: Config) -> list[str]:
+    """One search, or none."""
+    return [""] if config.search.trials else []
 
 
 def _cells(config: Config) -> list[str]:
@@ -65,11 +70,23 @@ STEPS: dict[str, Step] = {
             needs=lambda config, part: {"collected": COLLECT},
         ),
         Step(
+            "train.search", "so8t.search.run", 1,
+            section=lambda config, part: config.search_run(),
+            needs=lambda config, part: {"data": PREPROCESS, "base": BASE},
+            parts=_searched,
+            child=True,
+            # The study holds times, and pictures are of one version of matplotlib.
+            volatile=frozenset({"study.sqlite", "search.md", "plots/"}),
+            session="followed",
+        ),
+        Step(
             "train", "so8t.train.run", 2,
             section=lambda config, part: config.train,
-            needs=lambda config, part: {"data": PREPROCESS, "base": BASE},
+            needs=lambda config, part: {
+                "data": PREPROCESS, "base": BASE, **({"search": SEARCH} if config.search.trials else {}),
+            },
             child=True,
-            volatile=frozenset({"progress.jsonl"}),
+            volatile=frozenset({"progress.jsonl", "alpha.md"}),
             session="own",
         ),
         Step(

@@ -35,6 +35,8 @@ ALLOWED = {
     ("so8t/benchmark/plots.py", "png", "savefig"): "into memory",
     ("so8t/records.py", "write", "write_table"): "into durable.open_for_write's file",
     ("so8t/benchmark/store.py", "SampleStore._open", "connect"): "SQLite with synchronous=FULL: its own journal and fsyncs",
+    ("so8t/search/study.py", "_connect", "connect"): "SQLite with synchronous=FULL: its own journal and fsyncs",
+    ("so8t/study/pictures.py", "_png", "savefig"): "into memory",
     ("so8t/bake/gguf_file.py", "new_gguf", "GGUFWriter"): "a *.tmp that durable.fsync_file and durable.replace publish",
     ("so8t/bake/quantize.py", "quantize", "llama_model_quantize"): "a *.tmp that durable.fsync_file and durable.replace publish",
     ("so8t/collect/basemodel/hub.py", "_fetch_rest", "open"): "a *.part that is hashed, fsynced and published by durable.replace",

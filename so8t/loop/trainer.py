@@ -44,7 +44,10 @@ class Trainer:
         progress: Progress,
         seed: int,
         fingerprint: dict[str, Any],
+        start: Path | None = None,
     ) -> None:
+        """`start`: a checkpoint of the same phases' beginning, made elsewhere, to begin from."""
+        self.start = start
         self.trainee, self.phases, self.checkpoints = trainee, list(phases), checkpoints
         self.session, self.progress, self.seed, self.fingerprint = session, progress, seed, fingerprint
         self.history: list[dict[str, Any]] = []
@@ -106,7 +109,7 @@ class Trainer:
         self.phase, self.position, self.global_step = values["phase"], values["position"], snapshot.step
         self._rows = bytearray(snapshot.tensors["history"].numpy().tobytes())
         self.history, self.metrics = [json.loads(row) for row in self._rows.splitlines()], dict(values["metrics"])
-        if values["fingerprint"] != self.fingerprint:
+        if values["fingerprint"] != self.fingerprint and self.checkpoints.names():
             self._say("the environment differs from the checkpoint's")
         if self.steps_left:
             phase = self.phases[self.phase]
@@ -136,6 +139,8 @@ class Trainer:
                 self._say(f"passed over: {name}")
             return snapshot, wanted
         newest = self.checkpoints.load_newest()
+        if newest is None and self.start is not None:
+            return self.checkpoints.load(self.start), f"{self.start.name}, made by an earlier step"
         return newest, self.checkpoints.names()[-1] if newest else ""
 
     def _resumed_from(self, path: str) -> str:

@@ -1,6 +1,7 @@
 """Config of train."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -206,6 +207,31 @@ class Ppo(Section):
         return self
 
 
+class Alpha(Section):
+    """How far the language model's rotations are turned in the end: found on held-out rows after PPO."""
+
+    trials: Count = 12
+    """Candidates, alpha = 1 among them; each costs one pass over the rows. 0 leaves alpha at 1."""
+    low: Positive = 0.5
+    """Smallest candidate."""
+    high: Annotated[float, Field(le=4)] = 1.5
+    """Largest candidate."""
+    rows: AtLeastOne = 256
+    """Validation rows at most, text and images."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Parts of the rows; the gain over alpha = 1 must exceed its standard error between them."""
+    likelihood_weight: NotNegative = 1.0
+    """Of the mean log-likelihood (nats) of a reference reply's token in the objective."""
+    macro_f1_weight: NotNegative = 1.0
+    """Of the four-class macro-F1 in the objective."""
+
+    @model_validator(mode="after")
+    def _holds_one(self) -> Self:
+        if not self.low <= 1 <= self.high or self.low == self.high:
+            raise ValueError(f"from {self.low:g} to {self.high:g} is no range around alpha = 1: low <= 1 <= high")
+        return self
+
+
 class Train(Section):
     """Adapters, tower, warm-up, PPO, four-class head."""
 
@@ -216,4 +242,14 @@ class Train(Section):
     warmup: Warmup = Warmup()
     ppo: Ppo = Ppo()
     reward: Reward = Reward()
+    alpha: Alpha = Alpha()
     head: Head = Head()
+
+
+def with_values(train: Train, values: Mapping[str, float]) -> Train:
+    """The config with other values by name, checked like a file."""
+    data = train.model_dump()
+    for name, value in values.items():
+        place, _, key = name.partition(".")
+        data[place][key] = value
+    return Train.model_validate(data)

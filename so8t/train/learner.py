@@ -48,8 +48,10 @@ class Learner:
     initial_vision: dict[str, Tensor]
     recompute: bool = False
     _own: dict[str, Tensor] = field(init=False, repr=False)
+    _alpha: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._alpha = torch.ones((), dtype=torch.float64)
         parameters: dict[str, Tensor] = {f"text.{name}": p for name, p in self.text.parameters().items()}
         parameters |= {f"sight.{name}": p for name, p in self.sight.parameters().items()}
         for prefix, module in vision_modules(self.model).items():
@@ -57,7 +59,17 @@ class Learner:
         parameters |= {
             "value_head": self.value_head.weight, "head.weight": self.head.weight, "head.bias": self.head.bias
         }  # fmt: skip
-        self._own = {name: parameter.detach() for name, parameter in parameters.items()}
+        self._own = {name: parameter.detach() for name, parameter in parameters.items()} | {"alpha": self._alpha}
+
+    @property
+    def alpha(self) -> float:
+        """How far the language model's rotations are turned once they are learnt."""
+        return float(self._alpha)
+
+    def set_alpha(self, alpha: float) -> None:
+        """Turn them so far from now on; a change of the state, for commits only."""
+        self._alpha.fill_(alpha)
+        self.text.setting.alpha = alpha
 
     @contextmanager
     def backward_pass(self) -> Iterator[None]:
@@ -86,6 +98,7 @@ class Learner:
         self.value_head.weight.data.copy_(tensors["value_head"])
         self.head.weight.data.copy_(tensors["head.weight"])
         self.head.bias.data.copy_(tensors["head.bias"])
+        self.set_alpha(float(tensors["alpha"]))
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Samples of one kind (all with images, or none), padded on the right."""

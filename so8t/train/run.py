@@ -1,4 +1,4 @@
-"""train: tower, warm-up, PPO and four-class head, as one session that can be killed at any time."""
+"""train: tower, warm-up, PPO, final alpha and four-class head, as one session that can be killed at any time."""
 
 import time
 from pathlib import Path
@@ -15,6 +15,8 @@ from so8t.progress import Progress
 from so8t.session import SessionFile
 from so8t.so8.monitor import rotation_errors
 from so8t.step import Facts, Inputs
+from so8t.train.alpha import Alpha
+from so8t.train.alpha_page import write_page
 from so8t.train.config import Train
 from so8t.train.data import Sample, encode
 from so8t.train.export import export
@@ -22,6 +24,7 @@ from so8t.train.head import FourClassHead
 from so8t.train.learner import Learner, build
 from so8t.train.policy import Policy
 from so8t.train.tower import Tower
+from so8t.train.warm import start_of, take_over, unseen
 from so8t.train.warmup import Warmup
 from so8t.train.watched import Watched
 
@@ -31,6 +34,8 @@ PARTIAL = ".partial"
 def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     """Train, or go on training; `out` gets the adapter, tokenizer, tower, head, metrics and history."""
     started = time.monotonic()
+    found = inputs.get("search")
+    config, searched = take_over(config, found)
     device = prepare(progress.machine)
     session = progress.session or SessionFile.open(
         progress.home, f"train-{out.name.removesuffix(PARTIAL)[:12]}", "train"
@@ -39,13 +44,17 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     progress.update(0, None, "loading the base and the data")
     token_ids = write_thinking_tokenizer(inputs["base"].path, out / "tokenizer")
     learner = build(config, inputs["base"].path, out / "tokenizer", token_ids, str(device))
-    train, held_out = (_samples(config, learner, inputs["data"], split) for split in ("train", "validation"))
+    train, held_out = (load_samples(config, learner, inputs["data"], split) for split in ("train", "validation"))
+    held_out = unseen(held_out, found)
     trainer = Trainer(
         learner, make_phases(config, learner, train, held_out), checkpoints, session, progress,
-        config.seed, fingerprint(config, device),
+        config.seed, fingerprint(config, device), start_of(found),
     )  # fmt: skip
     trainer.run()
+    if searched:
+        trainer.metrics["search"] = searched
     export(learner, trainer, out, inputs["base"].content)
+    write_page(trainer.metrics["alpha"], out)
     if progress.session is None:
         session.end("completed")
     return {
@@ -73,11 +82,13 @@ def make_phases(config: Train, learner: Learner, train: list[Sample], held_out: 
         Tower(learner, config.vision, config.seed, shown, shown_held_out),
         Watched(Warmup(learner, config, train, held_out), learner, every),
         Watched(Policy(learner, config, train, held_out), learner, every),
+        Alpha(learner, config, held_out),
         FourClassHead(learner, config.head, train, held_out),
     ]
 
 
-def _samples(config: Train, learner: Learner, data: Artifact, split: str) -> list[Sample]:
+def load_samples(config: Train, learner: Learner, data: Artifact, split: str) -> list[Sample]:
+    """The rows of a split in the order of their ids, tokenised."""
     rows = sorted(records.iterate(data.path / f"{split}.parquet"), key=lambda record: record.id)
     return [encode(row, learner.tokenizer, learner.vision.tokens, config.warmup.key_weight) for row in rows]
 

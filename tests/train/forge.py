@@ -48,7 +48,7 @@ class Process:
                 self._code = self._codes.get_nowait()
         return self._code
 
-    def wait(self, timeout: float = 100.0) -> int:
+    def wait(self, timeout: float = 400.0) -> int:
         if self._code is None:
             self._code = self._codes.get(timeout=timeout)
         return self._code
@@ -77,13 +77,16 @@ class Process:
 
 
 class Forge:
-    """Entered for as long as trainings are to be started."""
+    """Entered for as long as trainings are to be started; `module` has the `main` that each one runs."""
+
+    def __init__(self, module: str = "tests.train.tiny") -> None:
+        self._module = module
 
     def __enter__(self) -> "Forge":
         self._running: dict[int, Process] = {}
         if hasattr(os, "fork"):
             self._server = subprocess.Popen(
-                [sys.executable, "-m", "tests.train.forge"],
+                [sys.executable, "-m", "tests.train.forge", self._module],
                 cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
             )  # fmt: skip
             self._pids: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -93,10 +96,10 @@ class Forge:
     def __exit__(self, *_: object) -> None:
         if hasattr(os, "fork"):
             self._server.stdin.close()
-            self._server.wait(20)
+            self._server.wait(100)
 
     def start(self, world: Path, home: Path, *more: object) -> Process:
-        """Begin `python -m tests.train.tiny WORLD HOME ...`; its output goes to HOME/log."""
+        """Begin `python -m MODULE WORLD HOME ...`; its output goes to HOME/log."""
         home.mkdir(exist_ok=True)
         arguments = [str(one) for one in (world, home, *more)]
         process = Process(home)
@@ -104,14 +107,14 @@ class Forge:
             return self._plain(process, arguments)
         self._server.stdin.write(json.dumps(arguments) + "\n")
         self._server.stdin.flush()
-        pid = self._pids.get(timeout=60)
+        pid = self._pids.get(timeout=400)
         self._running[pid] = process.began(pid)
         return process
 
     def _plain(self, process: Process, arguments: list[str]) -> Process:
         with (process.home / "log").open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "tests.train.tiny", *arguments],
+                [sys.executable, "-m", self._module, *arguments],
                 cwd=ROOT,
                 env=ENVIRONMENT,
                 stdout=log,
@@ -132,9 +135,8 @@ class Forge:
             self._running.pop(told["pid"]).ended(told["code"])
 
 
-def _serve() -> None:
-    from tests.train import tiny
-
+def _serve(module: str) -> None:
+    program = importlib.import_module(module)
     for name in IMPORTED:
         importlib.import_module(name)
     # A training that is stopped before it has a handler of its own must end, not raise in some hook of the fork.
@@ -162,7 +164,7 @@ def _serve() -> None:
             os.dup2(log, 2)
             code = 1
             try:
-                code = tiny.main(arguments)
+                code = program.main(arguments)
             except BaseException:  # noqa: BLE001 - written to the log, as Python would at its end
                 sys.excepthook(*sys.exc_info())
             finally:
@@ -173,4 +175,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])

@@ -140,13 +140,13 @@ def test_a_named_checkpoint_is_gone_on_from_once_and_newer_ones_are_passed_over(
     assert len(list(folder(tmp_path).glob("*.passed-over-1"))) == len(names) - 2
     # The same settings again, as an unattended start gives them: what came after is not thrown away.
     facts = tiny.train(world, tmp_path, resume=str(chosen))
-    assert facts["resumes"][-1]["checkpoint"] == "final-23"
+    assert facts["resumes"][-1]["checkpoint"] == "final-29"
 
 
 def test_a_checkpoint_that_does_not_verify_or_belongs_elsewhere_is_refused(world, tmp_path):
     tiny.train(world, tmp_path)
-    chosen = folder(tmp_path) / "final-23"
-    copied = shutil.copytree(chosen, tmp_path / "elsewhere" / "final-23")
+    chosen = folder(tmp_path) / "final-29"
+    copied = shutil.copytree(chosen, tmp_path / "elsewhere" / "final-29")
     (copied / "state.json").write_bytes(b"{}")
     with pytest.raises(InputError, match=r"no whole checkpoint: state\.json differs"):
         tiny.train(world, tmp_path, resume=str(copied))

@@ -39,6 +39,7 @@ CONFIG = Train.model_validate({
         "updates": 2, "batch": 4, "epochs": 2, "minibatch": 2, "micro_batch": 1, "max_new_tokens": 6,
         "evaluation_prompts": 4, "anchor": {"prompts": 2, "max_new_tokens": 6},
     },
+    "alpha": {"trials": 5, "folds": 2, "low": 0.1, "rows": 12},
     "head": {"steps": 4},
 })  # fmt: skip
 

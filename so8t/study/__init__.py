@@ -1,0 +1,1 @@
+"""What Optuna does for the training: it proposes what to try next, and draws what was tried."""
