@@ -29,7 +29,10 @@ class Phase(Protocol):
     """One in an order of phases."""
 
     name: str
-    steps: int
+
+    @property
+    def steps(self) -> int:
+        """How many; a step may end the phase early by lowering it."""
 
     def begin(self) -> None:
         """Build what is needed from the learner's state at the phase's start."""

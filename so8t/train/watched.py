@@ -15,7 +15,12 @@ class Watched:
 
     def __init__(self, phase: Phase, learner: Learner, every: int) -> None:
         self.phase, self.learner, self.every = phase, learner, every
-        self.name, self.steps = phase.name, phase.steps
+        self.name = phase.name
+
+    @property
+    def steps(self) -> int:
+        """Of the phase, which may end early."""
+        return self.phase.steps
 
     def begin(self) -> None:
         """See `Phase`."""

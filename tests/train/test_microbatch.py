@@ -83,11 +83,11 @@ def test_gradients_of_any_split_are_equal_up_to_rounding(world, tmp_path):
     from so8t.loop.phase import Optimizer
     from so8t.models import write_thinking_tokenizer
     from so8t.train.learner import build
-    from so8t.train.run import _samples
+    from so8t.train.run import load_samples
 
     ids = write_thinking_tokenizer(world / "base", tmp_path)
     learner = build(tiny.CONFIG, world / "base", tmp_path, ids, "cpu")
-    rows = _samples(tiny.CONFIG, learner, tiny.artifact(world / "data", "preprocess"), "train")
+    rows = load_samples(tiny.CONFIG, learner, tiny.artifact(world / "data", "preprocess"), "train")
     phase = warmup.Warmup(learner, tiny.CONFIG, rows, rows)
     phase.begin()
     assert isinstance(phase.optimizer, Optimizer)
