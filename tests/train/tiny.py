@@ -1,5 +1,5 @@
 """A whole training in seconds, and the same as a program of its own:
-`python -m tests.train.tiny WORLD HOME [INTERVAL_S [BALLAST_MB [RESUME]]]`.
+`python -m tests.train.tiny WORLD HOME [INTERVAL_S [BALLAST_MB [RESUME [CONFIG]]]]`.
 """
 
 import io
@@ -42,6 +42,26 @@ CONFIG = Train.model_validate({
     "alpha": {"trials": 5, "folds": 2, "low": 0.1, "rows": 12},
     "head": {"steps": 4},
 })  # fmt: skip
+
+
+def variant(**ppo: object) -> Train:
+    """Little but the policy's phase."""
+    described = CONFIG.model_dump(mode="json")
+    described["vision"]["epochs"], described["warmup"]["steps"], described["head"]["steps"] = 0, 1, 1
+    described["ppo"] |= ppo
+    return Train.model_validate(described)
+
+
+CONFIGS = {
+    "": CONFIG,
+    "grpo": variant(
+        algorithm="grpo", group=2, image_share=0.5, cache="static", evaluation_every=1, micro_batch=1, kl_stop=0.0
+    ),
+    # At such a rate nothing is left of the model after an update.
+    "destroyed": variant(
+        learning_rate=5.0, updates=6, image_share=0.5, evaluation_every=1, kl_stop=0.0, rollback={"limit": 1}
+    ),
+}
 
 
 def make_world(root: Path) -> None:
@@ -139,12 +159,12 @@ def main(arguments: list[str]) -> int:
     from so8t.cli import raise_on_signals
 
     raise_on_signals()
-    defaults = ["0.01", "0", "auto"]
-    world, home, interval_s, ballast_mb, resume = [*arguments, *defaults[len(arguments) - 2 :]]
+    defaults = ["0.01", "0", "auto", ""]
+    world, home, interval_s, ballast_mb, resume, config = [*arguments, *defaults[len(arguments) - 2 :]]
     try:
         if int(ballast_mb):
             carry(int(ballast_mb))
-        train(Path(world), Path(home), float(interval_s), resume=resume)
+        train(Path(world), Path(home), float(interval_s), CONFIGS[config], resume)
     except So8tError as error:
         durable.write_text(Path(home) / "error.txt", str(error))
         return error.exit_code
