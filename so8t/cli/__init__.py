@@ -33,6 +33,7 @@ COMMANDS = (
     Command("verify", "check every byte of the artifacts against their manifests", "so8t.cli.verify"),
     Command("config", "show, explain or check a config", "so8t.cli.config"),
     Command("plan", "parameters, memory, disk and time of a config, without weights", "so8t.cli.plan"),
+    Command("adapter", "adapters to Hugging Face's PEFT and from there", "so8t.cli.adapter"),
     Command("checkpoint", "list or verify training checkpoints", "so8t.cli.checkpoint"),
 )
 

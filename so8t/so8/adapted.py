@@ -11,18 +11,9 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from so8t import durable
-from so8t.errors import InputError
-from so8t.so8.adapter import EMBED_ROWS, Adapters, ApplyTo, Setting, placements_of
-from so8t.so8.rotation import MAPS
+from so8t.so8.adapter import Adapters, ApplyTo, Setting, placements_of
+from so8t.so8.saved import Saved
 from so8t.so8.vit import TOWER, Vision, join, load_vision_file
-
-FORMAT = "so8t-adapter-1"
-CONVENTION = (
-    "column vectors: y = R_out (W + s B A) R_in x; R = (I - alpha A/2)^-1 (I + alpha A/2) where map is cayley, "
-    "R = exp(alpha A) where it is expm; A skew, 8x8, "
-    "its 28 upper-triangle entries row by row; block-diagonal over consecutive groups of 8 channels"
-)
 
 
 @dataclass
@@ -61,36 +52,12 @@ def load_system(
     load_vision_file(model, train_folder / "vision" / ("model.safetensors" if adapted else "initial.safetensors"))
     system = System(model, load_tokenizer(train_folder / "tokenizer"), vision)
     if adapted:
-        system.text_adapters = _text_adapters(model, train_folder / "adapter", apply_to)
+        system.text_adapters = Saved.read(train_folder / "adapter").attach(model.model.language_model, model, apply_to)
+        system.text_adapters.cache()
         system.vision_adapters = _vision_adapters(model, train_folder / "vision", vision, apply_to)
     model.requires_grad_(False)
     model.eval()
     return system
-
-
-def read_adapter_json(folder: Path) -> dict[str, Any]:
-    """`adapter.json` of a train artifact's adapter folder; InputError for a format that is not ours."""
-    description: dict[str, Any] = durable.read_json(folder / "adapter.json")
-    if description.get("format") != FORMAT or description.get("map") not in MAPS:
-        raise InputError(
-            f"{folder}: adapter format {description.get('format')!r}, map {description.get('map')!r}",
-            f"{FORMAT} with one of {', '.join(MAPS)}",
-        )
-    return description
-
-
-def _text_adapters(model: Any, folder: Path, apply_to: ApplyTo) -> Adapters:
-    description = read_adapter_json(folder)
-    state = load_file(folder / "adapter.safetensors")
-    adapters = Adapters(
-        Setting(description["alpha"], description["lora_scale"], apply_to=apply_to, rotation_map=description["map"])
-    )
-    adapters.attach(model.model.language_model, "model.", placements_of(state))
-    if EMBED_ROWS in state:
-        adapters.attach_rows(model.model.language_model, model, sorted(description["token_ids"].values()))
-    adapters.load(state)
-    adapters.cache()
-    return adapters
 
 
 def _vision_adapters(model: Any, folder: Path, vision: Vision, apply_to: ApplyTo) -> Adapters:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from so8t.so8.generators import BLOCK, skew
+from so8t.so8.generators import BLOCK, entries_of, skew
 
 RotationMap = Literal["cayley", "expm"]
 MAPS: tuple[str, ...] = get_args(RotationMap)
@@ -52,6 +52,12 @@ def expm(entries: Tensor, alpha: float = 1.0) -> Tensor:
     """exp(alpha A), of the shapes of `cayley`."""
     rotations: Tensor = torch.linalg.matrix_exp(skew(_wide(entries)) * alpha)
     return rotations
+
+
+def inverse_cayley(rotations: Tensor) -> Tensor:
+    """The entries [..., 28] of which `cayley` makes these rotations [..., 8, 8]; not finite, or huge, at an angle of pi."""
+    identity = torch.eye(BLOCK, dtype=rotations.dtype, device=rotations.device)
+    return entries_of(2 * torch.linalg.solve_ex(rotations + identity, rotations - identity).result)
 
 
 def rotations_of(entries: Tensor, alpha: float, rotation_map: RotationMap) -> Tensor:

@@ -21,7 +21,7 @@ from so8t.config import Machine
 from so8t.labels import Label
 from so8t.models import load_base, write_thinking_tokenizer
 from so8t.progress import Progress
-from so8t.so8 import adapted, vit
+from so8t.so8 import saved, vit
 from so8t.thinking import IMAGE_TOKEN
 
 HIDDEN, LAYERS, ALPHA, SCALE = 256, 2, 0.8, 0.5
@@ -126,13 +126,13 @@ def _make_train(base: Path, train: Path) -> None:
     durable.write_json(
         train / "adapter" / "adapter.json",
         {
-            "format": adapted.FORMAT,
+            "format": saved.FORMAT,
             "alpha": ALPHA,
             "map": "cayley",
             "lora_scale": SCALE,
             "token_ids": ids,
             "base_content": "",
-            "convention": adapted.CONVENTION,
+            "convention": saved.CONVENTION,
         },
     )
     _make_vision(base, train / "vision", ids[IMAGE_TOKEN], draw)
