@@ -1,6 +1,7 @@
 """`so8t run`: the pipeline in this process, against the local server (started or attached to)."""
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -19,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
         "--json", action="store_true", help="last line: one JSON object with state, steps and artifacts"
+    )
+    parser.add_argument(
+        "--flow",
+        choices=("pipeline", "four_class"),
+        default="pipeline",
+        help="pipeline: all seven steps (default); four_class: the four-class classifier alone",
     )
     add_config_arguments(parser)
 
@@ -43,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
             # The terminal shows our progress; Prefect's own lines stay in the UI.
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             display.say(f"home {home}   UI {server.url} {'(while this runs)' if server.started else '(attached)'}")
-            made = _run_flow(config, display.sink)
+            made = _run_flow(options.flow, config, display.sink)
         # The file's keys are sorted; here the steps come in their order.
         summary = durable.read_json(logs / "summary.json") | attempt.summarise(home, made)
     except BaseException as error:
@@ -64,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_flow(config: "Config", sink: "Sink") -> list[dict[str, Any]]:
+def _run_flow(chosen: str, config: "Config", sink: "Sink") -> list[dict[str, Any]]:
     """Run the flow here, as a run of its deployment: `so8t up` can go on with it after a power cut."""
     from prefect.client.orchestration import get_client
     from prefect.flow_engine import run_flow
@@ -72,20 +79,21 @@ def _run_flow(config: "Config", sink: "Sink") -> list[dict[str, Any]]:
 
     import tasks.steps
     from deployments.register import register
-    from flows.pipeline import so8t_pipeline
+    from flows import FLOWS
     from so8t import fence
 
     tasks.steps.terminal[:] = [sink]
     # Without the home: whoever goes on with the run does so in the home of its server, wherever that was moved.
     parameters = {"config": config.model_dump(mode="json", exclude={"machine": {"home"}})}
+    flow = importlib.import_module(f"flows.{chosen}").__dict__[f"so8t_{chosen}"]
     with get_client(sync_client=True) as client:
-        ids = register(client, {so8t_pipeline.name: parameters}, keep=True)
+        ids = register(client, {name: parameters for name, _ in FLOWS.values()}, keep=True)
         flow_run = client.create_flow_run_from_deployment(
-            ids[f"{so8t_pipeline.name}/so8t"], parameters=parameters, state=Pending(message="so8t run")
+            ids["/".join(FLOWS[chosen])], parameters=parameters, state=Pending(message="so8t run")
         )
     fence.hold(config.home(), str(flow_run.id))
     try:
-        made: list[dict[str, Any]] = run_flow(so8t_pipeline, flow_run=flow_run, parameters={"config": config})
+        made: list[dict[str, Any]] = run_flow(flow, flow_run=flow_run, parameters={"config": config})
     finally:
         _flush()
     return made

@@ -104,13 +104,13 @@ class Supervisor:
             from prefect.client.orchestration import get_client
 
             from deployments.register import register
-            from flows.pipeline import so8t_pipeline
+            from flows import FLOWS
 
             try:
                 self._resume(at_boot=True)
                 with get_client(sync_client=True) as client:
                     defaults = self.config.model_dump(mode="json", exclude={"machine": {"home"}})
-                    register(client, {so8t_pipeline.name: {"config": defaults}})
+                    register(client, {name: {"config": defaults} for name, _ in FLOWS.values()})
             except self._failed() as error:
                 self._complain(error, pause_s)
                 time.sleep(pause_s)

@@ -7,3 +7,6 @@ heavy is loaded: see so8t/fence.py.
 from so8t import fence
 
 fence.enter()
+
+# What `so8t run --flow` may run: name of the Prefect flow, and of its deployment.
+FLOWS = {"pipeline": ("so8t-pipeline", "so8t"), "four_class": ("so8t-four-class", "so8t-four-class")}

@@ -4,12 +4,10 @@ from typing import Any
 
 from prefect import flow
 
-from so8t import child, fence
-from so8t.attempt import recorded
 from so8t.cli import DEFAULT_CONFIG
 from so8t.config import Config, load_config
-from so8t.errors import Interrupted
-from so8t.wiring import BAKE, BASE, BENCHMARK, CLEANUP, COLLECT, FOLD, PREPROCESS, TRAIN, UPLOAD
+from so8t.wiring import BAKE, BASE, BENCHMARK, CLEANUP, COLLECT, FOLD, FOUR_CLASS, PREPROCESS, TRAIN, UPLOAD
+from tasks.run import walked
 from tasks.steps import Reference, gather, submit, submit_parts
 
 DEMO = load_config(DEFAULT_CONFIG)
@@ -18,28 +16,31 @@ DEMO = load_config(DEFAULT_CONFIG)
 @flow(name="so8t-pipeline", persist_result=False, validate_parameters=True)
 def so8t_pipeline(config: Config = DEMO) -> list[dict[str, Any]]:
     """Make, prove and publish a model; give a reference to each artifact in the order of the steps."""
-    with recorded(config.home(), fence.current()) as made:
-        try:
-            _walk(config, made)
-        except Interrupted as stop:
-            # Prefect calls a run Failed by an Exception and Crashed by anything else; what crashed is resumed.
-            raise KeyboardInterrupt(str(stop)) from stop
-        finally:
-            # Whatever ends the walk, a child that still works saves and stops before this process goes.
-            child.stop_all()
+    with walked(config) as made:
+        _walk(config, made)
     return list(made)
 
 
-def _walk(config: Config, made: list[Reference]) -> None:
+def data_and_base(config: Config, made: list[Reference]) -> None:
+    """What every training needs; the base is fetched meanwhile."""
     base = submit(BASE, config)
     try:
         made += gather(submit_parts("collect.source", config))
         made += gather([submit(COLLECT, config)])
+        if config.preprocess.classifier:
+            gather([base])
+        made += gather(submit_parts("preprocess.classes", config))
         made += gather([submit(PREPROCESS, config)])
     except Exception:
         base.wait()
         raise
     made += gather([base])
+
+
+def _walk(config: Config, made: list[Reference]) -> None:
+    data_and_base(config, made)
+    if config.train.reward.classifier:
+        made += gather([submit(FOUR_CLASS, config)])
     made += gather(submit_parts("train.search", config))
     made += gather([submit(TRAIN, config)])
     made += gather([submit(FOLD, config)])

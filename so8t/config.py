@@ -16,6 +16,7 @@ from so8t.benchmark.config import Benchmark
 from so8t.cleanup.config import Cleanup
 from so8t.collect.config import Base, Collect
 from so8t.errors import ConfigError
+from so8t.four_class.config import FourClass
 from so8t.preprocess.config import Preprocess
 from so8t.search.config import Search, SearchRun, section
 from so8t.section import Section
@@ -85,6 +86,7 @@ class Config(Section):
     train: Train = Train()
     bake: Bake = Bake()
     benchmark: Benchmark = Benchmark()
+    four_class: FourClass = FourClass()
     upload: Upload = Upload()
     cleanup: Cleanup = Cleanup()
     machine: Machine = Machine()

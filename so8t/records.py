@@ -28,7 +28,7 @@ class Record:
     answer: str = ""  # what an image or a tone shows, "" for text
     category: str = ""
     label: int = -1
-    label_source: str = ""  # human | rule | model
+    label_source: str = ""  # human | rule | model | model:<content of the classifier>
     label_confidence: float = 0.0
     nsfw: bool = False
     media: bytes = b""  # PNG or WAV as collected

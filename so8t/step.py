@@ -72,6 +72,11 @@ def steps() -> dict[str, Step]:
     return STEPS
 
 
+def trainings() -> list[str]:
+    """The steps that write checkpoints into their session."""
+    return [step.name for step in steps().values() if step.session == "own"]
+
+
 def lookup(ref: Ref, config: Config) -> Step:
     """The step of a reference; InputError names what exists."""
     known = steps()

@@ -1,11 +1,14 @@
 """Which step reads what: the one place that knows the shape of the whole."""
 
 from so8t.config import Config
+from so8t.section import Section
 from so8t.step import Ref, Step
 
 COLLECT, PREPROCESS, TRAIN, BAKE = Ref("collect"), Ref("preprocess"), Ref("train"), Ref("bake")
 BENCHMARK, UPLOAD, CLEANUP = Ref("benchmark"), Ref("upload"), Ref("cleanup")
 BASE, FOLD, SEARCH = Ref("collect.base"), Ref("bake.fold"), Ref("train.search")
+FOUR_CLASS = Ref("four_class")  # a flow of its own, and of the pipeline where the reward asks it
+MODEL = "model"  # the one part of preprocess.classes
 SEVEN = (COLLECT, PREPROCESS, TRAIN, BAKE, BENCHMARK, UPLOAD, CLEANUP)
 
 
@@ -26,6 +29,36 @@ def _cells(config: Config) -> list[str]:
     """Every system on every task; the part's name is `<system>:<task>`."""
     systems = ["A", "B", "C-F16", *(f"C-{name}" for name in config.bake.quantizations)]
     return [f"{system}:{task}" for system in systems for task in config.benchmark.tasks]
+
+
+def _classes(config: Config) -> list[str]:
+    """One part where a trained classifier labels, else none."""
+    return [MODEL] if config.preprocess.classifier else []
+
+
+def _classifier(config: Config, part: str) -> Section:
+    assert config.preprocess.classifier
+    return config.preprocess.classifier.pinned()
+
+
+def _preprocess_needs(config: Config, part: str) -> dict[str, Ref]:
+    classified = {"classes": Ref("preprocess.classes", MODEL)} if config.preprocess.classifier else {}
+    return {"collected": COLLECT, **classified}
+
+
+def _four_class_needs(config: Config, part: str) -> dict[str, Ref]:
+    """Local files count by their hashes in the section, and need no preprocessed rows."""
+    return {"base": BASE} if config.four_class.data.train_data else {"data": PREPROCESS, "base": BASE}
+
+
+def _search_needs(config: Config, part: str) -> dict[str, Ref]:
+    """The four-class model only where the reward asks it."""
+    asked = {"classifier": FOUR_CLASS} if config.train.reward.classifier else {}
+    return {"data": PREPROCESS, "base": BASE, **asked}
+
+
+def _train_needs(config: Config, part: str) -> dict[str, Ref]:
+    return _search_needs(config, part) | ({"search": SEARCH} if config.search.trials else {})
 
 
 def _quantize_refs(config: Config) -> dict[str, Ref]:
@@ -65,14 +98,21 @@ STEPS: dict[str, Step] = {
             needs=lambda config, part: {f"source.{name}": Ref("collect.source", name) for name in _sources(config)},
         ),
         Step(
+            "preprocess.classes", "so8t.preprocess.classes", 1,
+            section=_classifier,
+            needs=lambda config, part: {"collected": COLLECT, "base": BASE},
+            parts=_classes,
+            child=True,
+        ),
+        Step(
             "preprocess", "so8t.preprocess.run", 1,
-            section=lambda config, part: config.preprocess,
-            needs=lambda config, part: {"collected": COLLECT},
+            section=lambda config, part: config.preprocess.pinned(),
+            needs=_preprocess_needs,
         ),
         Step(
             "train.search", "so8t.search.run", 1,
             section=lambda config, part: config.search_run(),
-            needs=lambda config, part: {"data": PREPROCESS, "base": BASE},
+            needs=_search_needs,
             parts=_searched,
             child=True,
             # The study holds times, and pictures are of one version of matplotlib.
@@ -82,11 +122,16 @@ STEPS: dict[str, Step] = {
         Step(
             "train", "so8t.train.run", 2,
             section=lambda config, part: config.train,
-            needs=lambda config, part: {
-                "data": PREPROCESS, "base": BASE, **({"search": SEARCH} if config.search.trials else {}),
-            },
+            needs=_train_needs,
             child=True,
             volatile=frozenset({"progress.jsonl", "alpha.md"}),
+            session="own",
+        ),
+        Step(
+            "four_class", "so8t.four_class.run", 1,
+            section=lambda config, part: config.four_class.pinned(),
+            needs=_four_class_needs,
+            child=True,
             session="own",
         ),
         Step(

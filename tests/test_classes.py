@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from so8t.classes import balance, classification, focal_loss, mean_pool
+from so8t.classes import balance, focal_loss, mean_pool
+from so8t.measures import classification
 
 
 def test_focal_loss_without_focus_is_weighted_cross_entropy():

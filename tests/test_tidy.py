@@ -101,6 +101,7 @@ def test_prefect_yaml_names_the_flows():
     described = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
     assert [d["entrypoint"] for d in described["deployments"]] == [
         "flows.pipeline.so8t_pipeline",
+        "flows.four_class.so8t_four_class",
         "flows.resume.so8t_resume",
     ]
 

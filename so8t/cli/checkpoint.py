@@ -59,8 +59,9 @@ def _save(home: Path, tag: str) -> int:
     """Ask the running training with the newest progress; a step may take its time, so only its end is a failure."""
     from so8t.loop import request
     from so8t.session import is_alive, sessions
+    from so8t.step import trainings
 
-    running = [session for session in sessions(home) if session.kind == "train" and is_alive(session)]
+    running = [session for session in sessions(home) if session.kind in trainings() and is_alive(session)]
     if not running:
         sys.stderr.write(f"so8t: no training runs under {home}; nothing was saved\n")
         return 1

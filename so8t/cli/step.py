@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         metavar="auto|PATH",
-        help="train only: go on from the newest checkpoint that verifies (auto, the default) or from this folder",
+        help="train and four_class only: go on from the newest checkpoint that verifies (auto, the default) or from this folder",
     )
     parser.add_argument("--progress-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--error-file", type=Path, help=argparse.SUPPRESS)
@@ -61,7 +61,9 @@ def _resume(options: argparse.Namespace) -> list[str]:
     """The option as an override; ConfigError for another step."""
     if options.resume is None:
         return []
-    if options.name != "train":
-        raise ConfigError(f"--resume with {options.name}", "so8t step train", "leave --resume out")
+    from so8t.step import trainings
+
+    if options.name not in trainings():
+        raise ConfigError(f"--resume with {options.name}", f"one of {', '.join(trainings())}", "leave --resume out")
     chosen = options.resume if options.resume == "auto" else str(Path(options.resume).absolute())
     return [f"machine.resume={json.dumps(chosen)}"]

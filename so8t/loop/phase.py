@@ -56,7 +56,12 @@ class Phase(Protocol):
 class Optimizer:
     """AdamW over named parameters in groups, each with a learning rate of its own."""
 
-    def __init__(self, groups: list[tuple[dict[str, nn.Parameter], float, float]], eps: float = 1e-8) -> None:
+    def __init__(
+        self,
+        groups: list[tuple[dict[str, nn.Parameter], float, float]],
+        eps: float = 1e-8,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
         """`groups`: parameters by name, peak learning rate, weight decay."""
         self.named = {name: p for named, _, _ in groups for name, p in named.items()}
         self.peaks = [rate for _, rate, _ in groups]
@@ -65,7 +70,7 @@ class Optimizer:
         settings = [
             {"params": list(named.values()), "lr": rate, "weight_decay": decay} for named, rate, decay in groups
         ]
-        self.adam = torch.optim.AdamW(settings, eps=eps)
+        self.adam = torch.optim.AdamW(settings, eps=eps, betas=betas)
 
     def zero_grad(self) -> None:
         """Forget gradients."""

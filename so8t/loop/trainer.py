@@ -90,6 +90,17 @@ class Trainer:
                 self.session.end("failed")
                 raise
 
+    def facts(self) -> dict[str, Any]:
+        """What every training tells of how it went; nothing in it decides a number."""
+        return {
+            "steps": self.global_step,
+            "attempts": self.session.session.attempts,
+            "resumes": [entry.model_dump() for entry in self.session.session.resumes],
+            "checkpoints": self.pace.statistics(),
+            "damaged_checkpoints": self.session.session.problems,
+            "environment": self.fingerprint,
+        }
+
     def _resume(self) -> None:
         self._rng = capture_rng()
         snapshot, origin = self._choose()

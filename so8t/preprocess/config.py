@@ -1,12 +1,38 @@
 """Config of preprocess."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from so8t.artifacts import check_sizes, load
+from so8t.errors import InputError
 from so8t.section import Section
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Classifier(Section):
+    """A trained four-class classifier, which then labels the rows that nobody has labelled."""
+
+    folder: Path
+    """A whole four_class artifact, trained on this config's base."""
+    content: str = ""
+    """Its content hash; filled in by itself, and checked where you give it."""
+    batch: Annotated[int, Field(ge=1)] = 32
+    """Rows a forward pass."""
+
+    def pinned(self) -> "Classifier":
+        """With the artifact's content, which decides the key; InputError for a folder that is none or not whole."""
+        if problems := check_sizes(self.folder):
+            raise InputError(f"preprocess.classifier: {problems[0]}", "a whole four_class artifact", "mend the path")
+        artifact = load(self.folder)
+        if artifact.manifest.step != "four_class" or self.content not in ("", artifact.content):
+            raise InputError(
+                f"{self.folder} is a {artifact.manifest.step} artifact with the content {artifact.content}",
+                f"a four_class artifact{f' with {self.content}' if self.content else ''}",
+            )
+        return self.model_copy(update={"content": artifact.content})
 
 
 class Preprocess(Section):
@@ -24,6 +50,8 @@ class Preprocess(Section):
     """A proposed row goes only if one feature lies this many robust deviations from its language's median."""
     label_confidence_min: Share = 0.6
     """Calibrated probability below which a row that nobody has labelled becomes ESCALATION."""
+    classifier: Classifier | None = None
+    """Labels rows that nobody has labelled; none: the labeller that preprocess fits on the labelled ones."""
     review_max: Annotated[int, Field(ge=0)] = 20
     """Rows that the data card lists for review because the labeller contradicts their label."""
     validation: Share = 0.15
@@ -48,3 +76,7 @@ class Preprocess(Section):
         if self.mel_low_hz >= self.mel_high_hz:
             raise ValueError("mel_low_hz is not below mel_high_hz")
         return self
+
+    def pinned(self) -> "Preprocess":
+        """With the classifier's content in it."""
+        return self.model_copy(update={"classifier": self.classifier.pinned()}) if self.classifier else self

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from so8t.calibration import fit_temperature, tempered
+from so8t.calibration import expected_calibration_error, fit_temperature, tempered
 from so8t.labels import LABEL_NAMES, Label
 from so8t.preprocess.normalise import normal_form
 from so8t.records import Record
 
 FOLDS = 5
-BINS = 10
 Proba = Callable[[list[str]], "np.ndarray"]
 
 
@@ -79,16 +78,6 @@ def review(records: list[Record], labeller: Labeller, most: int) -> list[dict[st
         }
         for i in order[:most]
     ]
-
-
-def expected_calibration_error(probabilities: "np.ndarray", y: "np.ndarray") -> float:
-    """Mean gap of confidence and accuracy over ten bins of confidence, weighted by their rows."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = [
-        abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in set(bins.tolist())
-    ]
-    return float(sum(gaps))
 
 
 def _pipeline(texts: list[str], y: "np.ndarray") -> Proba:

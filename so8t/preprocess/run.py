@@ -6,6 +6,7 @@ like the rest; data_card.json and data_card.md.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,7 +24,9 @@ from so8t.records import Record
 from so8t.step import Facts, Inputs
 
 PHASES = 6
+CLASSES = "classes.jsonl"  # of preprocess.classes
 Removed = list[tuple[Record, str]]
+Classified = tuple[Label, float, str]  # class, confidence, source
 
 
 @dataclass
@@ -47,7 +50,7 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     progress.update(2, PHASES, "duplicates and splits")
     rows = _split(rows, config, notes, removed)
     progress.update(3, PHASES, "labels")
-    rows, by_model = _label(rows, config, notes, removed)
+    rows, by_model = _label(rows, config, notes, removed, _classified(inputs))
     progress.update(4, PHASES, "pictures")
     rows = _draw(rows, config, removed, progress)
     progress.update(5, PHASES, "writing")
@@ -107,9 +110,12 @@ def _same_media(rows: list[Record]) -> dict[int, str]:
 
 
 def _label(
-    rows: list[Record], config: Preprocess, notes: _Notes, removed: Removed
+    rows: list[Record], config: Preprocess, notes: _Notes, removed: Removed, classified: dict[str, Classified] | None
 ) -> tuple[list[Record], list[Record]]:
-    """(rows with a human label and how likely the labeller finds it, train rows that the labeller labelled)."""
+    """(rows with a human label and how likely the labeller finds it, train rows that a model labelled).
+
+    A trained classifier learnt from rows like these, so how likely it finds a human label would say nothing.
+    """
     texts = [record for record in rows if record.modality == "text"]
     learnt = [record for record in texts if record.label >= 0 and record.split != "test"]
     model = labeller.fit(learnt, config.seed)
@@ -128,11 +134,22 @@ def _label(
         if record.split != "train":
             removed.append((record, "held out, but nobody has labelled it"))
             continue
-        label, confidence = Label.ESCALATION, 0.0
-        if model and record.modality == "text":
+        label, confidence, source = Label.ESCALATION, 0.0, "model"
+        if classified is not None:
+            label, confidence, source = classified.get(record.id, (label, confidence, source))
+        elif model and record.modality == "text":
             label, confidence = labeller.decide(model.predict([record.prompt])[0], config.label_confidence_min)
-        by_model.append(record.with_(label=int(label), label_source="model", label_confidence=round(confidence, 6)))
+        by_model.append(record.with_(label=int(label), label_source=source, label_confidence=round(confidence, 6)))
     return kept, by_model
+
+
+def _classified(inputs: Inputs) -> dict[str, Classified] | None:
+    """By id what the trained classifier found; None where there is none."""
+    if "classes" not in inputs:
+        return None
+    lines = (inputs["classes"].path / CLASSES).read_text(encoding="utf-8").splitlines()
+    found = (json.loads(line) for line in lines)
+    return {row["id"]: (Label[row["class"]], row["confidence"], row["source"]) for row in found}
 
 
 def _draw(rows: list[Record], config: Preprocess, removed: Removed, progress: Progress) -> list[Record]:

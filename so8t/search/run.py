@@ -30,7 +30,9 @@ from so8t.study.propose import propose, worth_going_on
 from so8t.train.config import Train, with_values
 from so8t.train.data import Sample
 from so8t.train.learner import Learner, build, freeze
+from so8t.train.opinion import ask
 from so8t.train.policy import Policy
+from so8t.train.reward import Classify
 from so8t.train.rollout import Judgement, sampled_reward
 from so8t.train.run import load_samples, make_phases
 from so8t.train.warm import PROMPTS, WARM, before_ppo
@@ -45,6 +47,7 @@ def run(config: SearchRun, inputs: Inputs, out: Path, progress: Progress) -> Fac
     progress = Progress(progress.step, machine, progress.home, (_Forward(progress, 0, None),), session)
     device = prepare(machine)
     progress.update(0, None, "loading the base and the data")
+    classify = ask(inputs, str(device))
     tokenizer = session.folder / "tokenizer"
     token_ids = write_thinking_tokenizer(inputs["base"].path, tokenizer)
     learner = build(config.train, inputs["base"].path, tokenizer, token_ids, str(device))
@@ -58,7 +61,7 @@ def run(config: SearchRun, inputs: Inputs, out: Path, progress: Progress) -> Fac
         config.train.seed, fingerprint(config.train, device),
     )  # fmt: skip
     warm_up.run()
-    search = _Search(config, learner, train, judged, progress, session, fingerprint(config.train, device))
+    search = _Search(config, learner, train, judged, progress, session, fingerprint(config.train, device), classify)
     with contextlib.closing(StudyFile(session.folder)) as study:
         search.run(study, warm_up.total)
         facts = write_report(config, study, out)
@@ -104,10 +107,10 @@ class _Search:
 
     def __init__(
         self, config: SearchRun, learner: Learner, train: list[Sample], judged: list[Sample], progress: Progress,
-        session: SessionFile, environment: dict[str, Any],
+        session: SessionFile, environment: dict[str, Any], classify: Classify | None,
     ) -> None:  # fmt: skip
         self.config, self.learner, self.train, self.judged = config, learner, train, judged
-        self.progress, self.session, self.environment = progress, session, environment
+        self.progress, self.session, self.environment, self.classify = progress, session, environment, classify
         self.ranges = ranges_of(config.search)
         self.warm = {name: tensor.clone() for name, tensor in learner.tensors().items()}
         self.own = {one.name: _value(config.train, one.name) for one in config.search.parameters}
@@ -153,7 +156,7 @@ class _Search:
         self.learner.restore(self.warm)
         freeze(self.learner)
         finished = study.finished()
-        policy = Policy(self.learner, config, self.train, [])
+        policy = Policy(self.learner, config, self.train, [], self.classify)
         phase = Trial(
             policy,
             search.report_every * policy.schedule.per_update,
@@ -185,7 +188,7 @@ class _Search:
     def _judge(self) -> float:
         """By the config's own reward and sampling, so that trials can be compared."""
         config = self.config.train
-        judgement = Judgement(config.reward, config.ppo.missing_end_penalty)
+        judgement = Judgement(config.reward, config.ppo.missing_end_penalty, self.classify)
         return sampled_reward(self.learner, self.judged, config.ppo, judgement, config.seed + 1)["reward"]
 
 

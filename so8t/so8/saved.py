@@ -50,6 +50,12 @@ class Saved:
         state = load_file(folder / TENSORS)
         return cls(state, told["alpha"], told["map"], told["lora_scale"], told["token_ids"], told["base_content"])
 
+    @classmethod
+    def of(cls, adapters: Adapters, token_ids: Mapping[str, int], base_content: str) -> "Saved":
+        """What is live now."""
+        setting = adapters.setting
+        return cls(adapters.state(), setting.alpha, setting.rotation_map, setting.lora_scale, token_ids, base_content)
+
     def write(self, folder: Path) -> None:
         """Both files, durably."""
         write_tensors(folder / TENSORS, self.state)

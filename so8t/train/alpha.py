@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from so8t.classes import classification
 from so8t.labels import LABEL_TOKENS
 from so8t.loop.phase import Commit, Metrics
+from so8t.measures import classification
 from so8t.study.propose import completed, propose
 from so8t.train.config import Train
 from so8t.train.crosswise import Tried, choose, folds, pick

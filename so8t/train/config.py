@@ -110,7 +110,8 @@ class Reward(Section):
     echo: NotNegative = 1.0
     """Cost of an answer that gives the prompt back."""
     classifier: NotNegative = 0.0
-    """Worth of a class that the four-class model finds likely for the prompt too; 0 needs no such model."""
+    """Worth of a class that the four-class model finds likely for the prompt too; above 0 the pipeline trains that model
+    (section four_class) before."""
 
 
 class Anchor(Section):

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from so8t.classes import classification
 from so8t.labels import LABEL_TOKENS
+from so8t.measures import classification
 from so8t.train.data import FINAL, SAFETY, Sample, answer_token
 from so8t.train.learner import Learner
 

@@ -13,10 +13,7 @@ from so8t.train.learner import Learner
 
 def export(learner: Learner, trainer: Trainer, out: Path, base_content: str) -> None:
     """Write everything but the tokenizer, which lies there since the start."""
-    setting = learner.text.setting
-    Saved(
-        learner.text.state(), setting.alpha, setting.rotation_map, setting.lora_scale, learner.token_ids, base_content
-    ).write(out / "adapter")
+    Saved.of(learner.text, learner.token_ids, base_content).write(out / "adapter")
     _vision(learner, out / "vision")
     head = {"weight": learner.head.weight.detach().cpu().clone(), "bias": learner.head.bias.detach().cpu().clone()}
     write_tensors(out / "head" / "head.safetensors", head)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from so8t.batching import pad
-from so8t.classes import balance, classification, focal_loss, mean_pool
+from so8t.classes import balance, focal_loss, mean_pool
 from so8t.labels import Label
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
+from so8t.measures import classification
 from so8t.train.config import Head
 from so8t.train.data import Sample, label_counts, require
 from so8t.train.evaluate import EVALUATION_BATCH

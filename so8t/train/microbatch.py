@@ -1,74 +1,14 @@
-"""How many samples go through a pass: halved when memory runs out, while the effective batch stays.
+"""With how many samples a pass a training begins; so8t/loop/microbatch.py is what happens when that is too many."""
 
-An attempt that runs out of memory is begun again from the same random state with half as many samples a pass and
-twice as many passes. What a step finds out becomes lasting with its commit, and lies in the checkpoint: a resumed
-training goes on with it. Sums over another split round differently, so such a run ends in other bytes.
-"""
-
-import gc
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import torch
 
-from so8t.errors import ResourceError
-from so8t.loop.trainer import capture_rng, restore_rng
 from so8t.plan.geometry import of_json, tower_of
 from so8t.plan.memory import TEXT_TOKENS, Need, Shapes, fitting
 from so8t.train.config import Train
-
-T = TypeVar("T")
-# What allocators say, beside the types that PyTorch and Python raise; cuBLAS and the driver have their own words.
-WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
-
-
-class MicroBatch:
-    """`size` is the one that lasts: changed by `commit` only."""
-
-    def __init__(self, size: int) -> None:
-        self.size = self._trying = size
-
-    def attempt(self, compute: Callable[[int], T]) -> T:
-        """`compute(size)`, which must begin from nothing each time; ResourceError where one sample is too many."""
-        rng = capture_rng()
-        while True:
-            try:
-                return compute(self._trying)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                told = str(error).splitlines()[0]
-            # Outside the handler: the error's traceback holds the tensors of the pass that failed.
-            if self._trying == 1:
-                raise ResourceError(
-                    f"memory runs out with one sample a pass: {told}",
-                    "a config that fits this machine",
-                    "see `so8t plan`; shorter sequences, a 4-bit base or a smaller --profile need less",
-                )
-            self._trying = -(-self._trying // 2)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            restore_rng(rng["values"], rng["tensors"])
-
-    def commit(self) -> dict[str, float]:
-        """Keep what the step found out; the change as a metric, nothing where there was none."""
-        if self._trying == self.size:
-            return {}
-        self.size = self._trying
-        return {"micro_batch": float(self.size)}
-
-    def restore(self, size: int) -> None:
-        """Take over a checkpoint's."""
-        self.size = self._trying = size
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator refused, on whichever device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in WORDS)
 
 
 def first_size(

@@ -20,6 +20,7 @@ from torch import Tensor
 from so8t.batching import indices
 from so8t.errors import InputError
 from so8t.labels import Label
+from so8t.loop.microbatch import MicroBatch
 from so8t.loop.phase import Commit, Metrics, Optimizer, linear_decay, under
 from so8t.plan.memory import update_need
 from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS
@@ -28,7 +29,7 @@ from so8t.train.config import Train
 from so8t.train.data import Sample, require
 from so8t.train.evaluate import measure
 from so8t.train.learner import Learner
-from so8t.train.microbatch import MicroBatch, first_size
+from so8t.train.microbatch import first_size
 from so8t.train.pictures import Pictures, look
 from so8t.train.ppo import AdaptiveKLController, kl_penalty, policy_loss, token_weights, value_loss
 from so8t.train.recovery import Recovery, Review

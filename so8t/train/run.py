@@ -10,6 +10,7 @@ from so8t.loop.checkpoint import Checkpoints
 from so8t.loop.environment import fingerprint, prepare
 from so8t.loop.phase import Phase
 from so8t.loop.trainer import Trainer
+from so8t.loop.watched import Watched
 from so8t.models import write_thinking_tokenizer
 from so8t.progress import Progress
 from so8t.session import SessionFile
@@ -22,11 +23,12 @@ from so8t.train.data import Sample, encode
 from so8t.train.export import export
 from so8t.train.head import FourClassHead
 from so8t.train.learner import Learner, build
+from so8t.train.opinion import ask
 from so8t.train.policy import Policy
+from so8t.train.reward import Classify
 from so8t.train.tower import Tower
 from so8t.train.warm import start_of, take_over, unseen
 from so8t.train.warmup import Warmup
-from so8t.train.watched import Watched
 
 PARTIAL = ".partial"
 
@@ -42,12 +44,13 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     )
     checkpoints = Checkpoints(session.folder / "checkpoints", progress.machine.checkpoint_keep)
     progress.update(0, None, "loading the base and the data")
+    classify = ask(inputs, str(device))
     token_ids = write_thinking_tokenizer(inputs["base"].path, out / "tokenizer")
     learner = build(config, inputs["base"].path, out / "tokenizer", token_ids, str(device))
     train, held_out = (load_samples(config, learner, inputs["data"], split) for split in ("train", "validation"))
     held_out = unseen(held_out, found)
     trainer = Trainer(
-        learner, make_phases(config, learner, train, held_out), checkpoints, session, progress,
+        learner, make_phases(config, learner, train, held_out, classify), checkpoints, session, progress,
         config.seed, fingerprint(config, device), start_of(found),
     )  # fmt: skip
     trainer.run()
@@ -63,25 +66,22 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
         "trained_parameters": {"text": _count(learner.text), "vision": _count(learner.sight)},
         "train_rows": len(train),
         "validation_rows": len(held_out),
-        "steps": trainer.global_step,
-        "attempts": session.session.attempts,
-        "resumes": [entry.model_dump() for entry in session.session.resumes],
-        "checkpoints": trainer.pace.statistics(),
-        "damaged_checkpoints": session.session.problems,
-        "environment": trainer.fingerprint,
+        **trainer.facts(),
         "seconds_this_attempt": time.monotonic() - started,
         "cpu_seconds_this_attempt": time.process_time(),
     }
 
 
-def make_phases(config: Train, learner: Learner, train: list[Sample], held_out: list[Sample]) -> list[Phase]:
+def make_phases(
+    config: Train, learner: Learner, train: list[Sample], held_out: list[Sample], classify: Classify | None = None
+) -> list[Phase]:
     """The phases in their order."""
     shown, shown_held_out = ([s for s in part if s.record.image] for part in (train, held_out))
-    every = config.adapter.monitor_steps
+    adapters, every = (learner.text, learner.sight), config.adapter.monitor_steps
     return [
         Tower(learner, config.vision, config.seed, shown, shown_held_out),
-        Watched(Warmup(learner, config, train, held_out), learner, every),
-        Watched(Policy(learner, config, train, held_out), learner, every),
+        Watched(Warmup(learner, config, train, held_out), adapters, every),
+        Watched(Policy(learner, config, train, held_out, classify), adapters, every),
         Alpha(learner, config, held_out),
         FourClassHead(learner, config.head, train, held_out),
     ]

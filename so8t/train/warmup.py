@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from so8t.batching import indices
 from so8t.labels import Label
+from so8t.loop.microbatch import MicroBatch
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.plan.memory import warmup_need
 from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS
@@ -21,7 +22,7 @@ from so8t.train.config import Train
 from so8t.train.data import Sample, require
 from so8t.train.evaluate import measure
 from so8t.train.learner import Learner, projector_parameters
-from so8t.train.microbatch import MicroBatch, first_size
+from so8t.train.microbatch import first_size
 
 # A tenth of the peak at the end: PPO goes on from a model that has settled.
 FLOOR = 0.1

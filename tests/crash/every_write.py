@@ -53,7 +53,7 @@ SAVED_AT = (1, 2, 3, 4)
 # Who is killed when a checkpoint is there goes on behind it. So what follows a checkpoint (its note in the session, the
 # removal of an older one) is met only where one is written without a kill: those after these steps share a name.
 NAMELESS_AT = (3, 4)
-WITH_MODELS = frozenset({"collect.base", "train", "bake", "benchmark.cell"})
+WITH_MODELS = frozenset({"collect.base", "train", "four_class", "bake", "benchmark.cell"})
 _nameless: set[int] = set()
 COMMAND_S = 300
 CODE = str(Path(step.__file__).parent)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from so8t.calibration import fit_temperature, tempered
+from so8t.calibration import expected_calibration_error, fit_temperature, tempered
 from so8t.labels import Label
 from so8t.preprocess import labeller
 from so8t.records import Record
@@ -30,8 +30,8 @@ def test_temperature_mends_overconfidence():
     sure[np.arange(2000), guess] = 0.991
     temperature = fit_temperature(sure, y)
     assert temperature > 1.5
-    before = labeller.expected_calibration_error(sure, y)
-    after = labeller.expected_calibration_error(tempered(sure, temperature), y)
+    before = expected_calibration_error(sure, y)
+    after = expected_calibration_error(tempered(sure, temperature), y)
     assert after < 0.05 < before
 
 

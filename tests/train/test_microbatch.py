@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from so8t.errors import ResourceError
+from so8t.loop.microbatch import MicroBatch, is_out_of_memory
 from so8t.plan.memory import warmup_need
 from so8t.session import read
 from so8t.train import policy, rollout, warmup
-from so8t.train.microbatch import MicroBatch, first_size, is_out_of_memory
+from so8t.train.microbatch import first_size
 from tests.train import tiny
 
 # More than any machine has, so the allocator itself refuses.

@@ -1,20 +1,20 @@
 """A phase whose metrics also say, every so many steps, how far the rotations are from SO(8)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from so8t.loop.phase import Commit, Metrics, Phase
+from so8t.so8.adapter import Adapters
 from so8t.so8.monitor import rotation_errors
-from so8t.train.learner import Learner
 
 
 class Watched:
     """The phase itself, and the measures of the state in which every `every`-th step begins."""
 
-    def __init__(self, phase: Phase, learner: Learner, every: int) -> None:
-        self.phase, self.learner, self.every = phase, learner, every
+    def __init__(self, phase: Phase, adapters: Sequence[Adapters], every: int) -> None:
+        self.phase, self.adapters, self.every = phase, adapters, every
         self.name = phase.name
 
     @property
@@ -31,7 +31,7 @@ class Watched:
         commit = self.phase.step(position)
         if position % self.every:
             return commit
-        errors = rotation_errors((self.learner.text, self.learner.sight))
+        errors = rotation_errors(self.adapters)
 
         def both() -> Metrics:
             return {**commit(), **errors}

@@ -1,0 +1,119 @@
+"""The steps that use the trained classifier: preprocess labels with it, the reward asks it."""
+
+import json
+import shutil
+
+import pytest
+
+from so8t import durable, records
+from so8t.artifacts import load
+from so8t.classifier import Classifier
+from so8t.config import Machine, load_config
+from so8t.errors import InputError
+from so8t.labels import Label
+from so8t.preprocess import classes
+from so8t.preprocess import run as preprocess
+from so8t.preprocess.config import Classifier as Labelling
+from so8t.preprocess.config import Preprocess
+from so8t.progress import Progress
+from so8t.records import Record
+from so8t.step import NotReady, Ref, plan
+from so8t.train import opinion
+from tests.conftest import ROOT
+from tests.train import tiny
+
+DEMO = ROOT / "configs" / "demo.yaml"
+UNKNOWN = ("Where may I buy eggs?", "Call me on 090-1234-5678, my chest hurts.", "Help me to hide a stolen car.")
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("collected")
+    known = [
+        Record(f"{label.name}{i}", "text", "en", f"{prompt} And number {word}?", label=int(label), label_source="human",
+               file="f", row=10 * label + i)
+        for label, prompts in tiny.PROMPTS.items() for prompt in prompts[:2]
+        for i, word in enumerate(("one", "two", "three", "four", "five"))
+    ]  # fmt: skip
+    unknown = [Record(f"u{i}", "text", "en", prompt, file="u", row=i) for i, prompt in enumerate(UNKNOWN)]
+    records.write(folder / "records.parquet", [*known, *unknown])
+    durable.write_json(folder / "sources.json", {"sources": []})
+    return tiny.artifact(folder, "collect")
+
+
+def classified(classifier_folder, labelled, collected, out):
+    inputs = {"collected": collected, "base": tiny.artifact(labelled / "base", "collect.base")}
+    out.mkdir()
+    progress = Progress("preprocess.classes", Machine(threads=1, device="cpu"), out)
+    classes.run(Labelling(folder=classifier_folder, batch=2).pinned(), inputs, out, progress)
+    return tiny.artifact(out, "preprocess.classes")
+
+
+def test_rows_that_nobody_labelled_get_its_class_and_say_so(classifier_folder, labelled, collected, tmp_path):
+    made = classified(classifier_folder, labelled, collected, tmp_path / "classes")
+    classifier = Classifier.load(classifier_folder, labelled / "base", batch=2)
+    masked = [UNKNOWN[0], UNKNOWN[1].replace("090-1234-5678", "[PHONE]"), UNKNOWN[2]]
+    wanted = {f"u{i}": judged for i, judged in enumerate(classifier.judge(masked))}
+    lines = (made.path / preprocess.CLASSES).read_text(encoding="utf-8").splitlines()
+    assert {row["id"]: (Label[row["class"]], row["confidence"]) for row in map(json.loads, lines)} == wanted
+    config = Preprocess(same_group=0.99, near_duplicate=0.99, quality_worst=0.001)
+    (tmp_path / "out").mkdir()
+    preprocess.run(
+        config, {"collected": collected, "classes": made}, tmp_path / "out",
+        Progress("preprocess", Machine(), tmp_path),
+    )  # fmt: skip
+    found = records.read(tmp_path / "out" / "model_labelled.parquet")
+    assert found
+    for row in found:
+        label, likely = wanted[row.id]
+        assert (row.klass, row.label_confidence) == (label, round(likely, 6))
+        assert row.label_source == f"model:{classifier.content}"
+
+
+def test_its_content_decides_the_key_and_damage_is_refused(classifier_folder, labelled, collected, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(classifier_folder, broken)
+    assert Labelling(folder=broken).pinned().content == load(classifier_folder).content
+    with pytest.raises(InputError, match="content"):
+        Labelling(folder=broken, content="0" * 64).pinned()
+    head = broken / "head" / "head.safetensors"
+    durable.write_bytes(head, head.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError, match=r"head\.safetensors"):
+        classified(broken, labelled, collected, tmp_path / "classes")
+    head.unlink()
+    with pytest.raises(InputError, match=r"head\.safetensors"):
+        Labelling(folder=broken).pinned()
+
+
+def test_the_reward_is_told_what_the_classifier_thinks_of_each_prompt(classifier_folder, labelled):
+    inputs = {
+        "base": tiny.artifact(labelled / "base", "collect.base"),
+        "data": tiny.artifact(labelled / "data", "preprocess"),
+        "classifier": tiny.artifact(classifier_folder, "four_class"),
+    }
+    assert opinion.ask({role: inputs[role] for role in ("base", "data")}, "cpu") is None
+    classify = opinion.ask(inputs, "cpu")
+    prompts = list(tiny.PROMPTS[Label.DENY])
+    wanted = Classifier.load(classifier_folder, labelled / "base").probabilities(prompts)
+    assert [list(row) for row in classify(prompts)] == [pytest.approx(list(row), abs=1e-5) for row in wanted]
+
+
+@pytest.mark.parametrize(("weight", "missing"), [(0.0, None), (0.5, Ref("four_class"))])
+def test_the_pipeline_trains_it_where_the_reward_asks(weight, missing):
+    from so8t.wiring import STEPS
+
+    config = load_config(DEMO, [f"train.reward.classifier={weight}"])
+    for step in ("train", "train.search"):
+        assert STEPS[step].needs(config, "").get("classifier") == missing
+
+
+def test_preprocess_waits_for_the_classes(classifier_folder, tmp_path):
+    from so8t.artifacts import Store
+
+    config = load_config(DEMO, [f"preprocess.classifier={{folder: {json.dumps(str(classifier_folder))}}}"])
+    with pytest.raises(NotReady):
+        plan(Ref("preprocess"), config, Store(tmp_path))
+    from so8t.wiring import STEPS
+
+    assert STEPS["preprocess"].needs(config, "")["classes"] == Ref("preprocess.classes", "model")
+    assert STEPS["preprocess"].needs(load_config(DEMO), "") == {"collected": Ref("collect")}
