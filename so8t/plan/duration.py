@@ -1,8 +1,13 @@
 """Time by step, in seconds, as a range: arithmetic and memory traffic at shares of a machine's peak. Estimates."""
 
+from typing import TYPE_CHECKING
+
 from so8t.plan.hardware import Speed
 from so8t.plan.memory import NF4, Shapes, weights_bytes
 from so8t.plan.parameters import adapter_parameters
+
+if TYPE_CHECKING:
+    from so8t.search.config import Search
 
 Range = tuple[float, float]
 # Shares of the stated peak: eager PyTorch, from well-filled to small batches.
@@ -15,13 +20,18 @@ NF4_SLOWER = 1.5
 LLAMA_QUANTIZE_PARAMETERS_PER_S: Range = (4e7, 5e6)
 
 
-def durations(shapes: Shapes, speed: Speed, quantizations: tuple[str, ...]) -> dict[str, Range]:
+def durations(shapes: Shapes, speed: Speed, quantizations: tuple[str, ...], search: "Search") -> dict[str, Range]:
     """Fastest and slowest by step. Fetching, collecting and measuring depend on network and data: left out."""
     files = 2 * shapes.geometry.parameters
+    warm = {"tower": _scaled(_tower_flops(shapes), speed), "warm-up": _scaled(_warmup_flops(shapes), speed)}
+    updates = shapes.config.ppo.updates
+    trials = search.trials * search.updates
     return {
-        "train: tower": _scaled(_tower_flops(shapes), speed),
-        "train: warm-up": _scaled(_warmup_flops(shapes), speed),
-        "train: ppo": _ppo(shapes, speed),
+        # A training after a search begins where the search's warm-up ended.
+        **{f"{'train.search' if trials else 'train'}: {name}": span for name, span in warm.items()},
+        **({"train.search: trials": _times(trials, _update(shapes, speed))} if trials else {}),
+        "train: ppo": _times(updates, _update(shapes, speed)),
+        "train: alpha": _scaled(_alpha_flops(shapes), speed),
         "bake.fold": _at(3 * files, DISK_BYTES_PER_S),
         **{
             f"bake.quantize[{name}]": _at(shapes.geometry.parameters, LLAMA_QUANTIZE_PARAMETERS_PER_S)
@@ -52,13 +62,19 @@ def _warmup_flops(shapes: Shapes) -> float:
     return config.steps * samples * length * passes(shapes) * token_flops(shapes, length)
 
 
+def _alpha_flops(shapes: Shapes) -> float:
+    config = shapes.config.alpha
+    length = min(shapes.config.warmup.max_tokens, 2 * shapes.prompt_tokens)
+    return config.trials * config.rows * length * token_flops(shapes, length)
+
+
 def _tower_flops(shapes: Shapes) -> float:
     # Rows are not known before collecting: as many as the demo has.
     rows = 3000
     return 6.0 * shapes.counts.tower * shapes.tower.tokens * rows * shapes.config.vision.epochs
 
 
-def _ppo(shapes: Shapes, speed: Speed) -> Range:
+def _update(shapes: Shapes, speed: Speed) -> Range:
     config = shapes.config.ppo
     length = shapes.prompt_tokens + config.max_new_tokens
     tokens = config.batch * length
@@ -69,7 +85,11 @@ def _ppo(shapes: Shapes, speed: Speed) -> Range:
     decode = (config.max_new_tokens * traffic, config.max_new_tokens * (traffic / BEST + LAUNCHES_S))
     if shapes.config.adapter.base_dtype == NF4:
         high, decode = high * NF4_SLOWER, (decode[0], decode[1] * NF4_SLOWER)
-    return config.updates * (low + decode[0]), config.updates * (high + decode[1])
+    return low + decode[0], high + decode[1]
+
+
+def _times(count: int, span: Range) -> Range:
+    return count * span[0], count * span[1]
 
 
 def _scaled(flops: float, speed: Speed) -> Range:

@@ -28,6 +28,7 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
     if card:
         machine = replace(machine, gpu=speed.name, gpu_bytes=speed.memory_gib * GIB)
     needs = phases(shapes, machine.gpu_bytes if on_gpu else machine.memory_bytes)
+    seconds = durations(shapes, speed, config.bake.quantizations, config.search)
     sizes = disk(shapes, config.bake.quantizations, config.machine.checkpoint_keep)
     return {
         "geometry": {**asdict(geometry), "image_tokens": tower.tokens},
@@ -42,7 +43,7 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
             for name, need in needs.items()
         },
         "disk": sizes,
-        "seconds": {name: list(span) for name, span in durations(shapes, speed, config.bake.quantizations).items()},
+        "seconds": {name: list(span) for name, span in seconds.items()},
         "assumed": {
             "prompt_tokens": prompt_tokens,
             "on": "GPU" if on_gpu else "CPU",

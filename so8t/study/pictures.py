@@ -23,7 +23,9 @@ def draw(study: "Study") -> dict[str, bytes]:
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not done:
         return {}
-    wanted: dict[str, Callable[[Any], Any]] = {"history": plots.plot_optimization_history, "slice": plots.plot_slice}
+    wanted: dict[str, Callable[[Any], Any]] = {"history": plots.plot_optimization_history}
+    if len(done) > 1:
+        wanted["slice"] = plots.plot_slice
     if any(trial.intermediate_values for trial in study.get_trials(deepcopy=False)):
         wanted["intermediate"] = plots.plot_intermediate_values
     # Importances are of differences: there are none within one trial, or within equal values.

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 NAME = "alpha"
 # Candidates before the proposals become informed ones; alpha = 1 is one of them.
 STARTUP = 4
+NO_CLASS = -1
 
 
 class Alpha:
@@ -143,21 +144,22 @@ class Alpha:
 def likelihood_and_class(learner: Learner, samples: Sequence[Sample]) -> list[tuple[str, tuple[float, int]]]:
     """By id: mean log-probability of the reference reply's tokens (nats), and the likeliest class at its place.
 
-    `samples` are of one kind, all with images or none.
+    `samples` are of one kind, all with images or none. Only a text's class is asked for.
     """
     batch = learner.collate(samples)
-    wanted = batch.weights[:, 1:] > 0
-    states = learner.hidden(batch.ids, batch.mask, batch.pixels)[:, :-1][wanted]
-    logits = learner.model.lm_head(states).float()
-    tokens = batch.ids[:, 1:][wanted]
-    logprobs = -functional.cross_entropy(logits, tokens, reduction="none")
-    classes = torch.tensor(learner.tokenizer.convert_tokens_to_ids(list(LABEL_TOKENS)), device=tokens.device)
-    guessed = logits[:, classes].argmax(-1)
-    measured, start = [], 0
-    for sample in samples:
-        own = slice(start, start := start + len(sample.reply))
-        at = torch.isin(tokens[own], classes).nonzero()[0, 0]
-        measured.append((sample.record.id, (float(logprobs[own].mean()), int(guessed[own][at]))))
+    states_BL = learner.hidden(batch.ids, batch.mask, batch.pixels)
+    classes = torch.tensor(learner.tokenizer.convert_tokens_to_ids(list(LABEL_TOKENS)), device=states_BL.device)
+    measured = []
+    # One row's logits at a time: the vocabulary is large.
+    for sample, states, ids in zip(samples, states_BL, batch.ids, strict=True):
+        start, end = len(sample.prompt), len(sample.ids)
+        logits, tokens = learner.model.lm_head(states[start - 1 : end - 1]).float(), ids[start:end]
+        logprob = -float(functional.cross_entropy(logits, tokens))
+        guessed = NO_CLASS
+        if sample.record.modality == "text":
+            at = torch.isin(tokens, classes).nonzero()[0, 0]
+            guessed = int(logits[at, classes].argmax())
+        measured.append((sample.record.id, (logprob, guessed)))
     return measured
 
 

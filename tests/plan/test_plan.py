@@ -12,10 +12,12 @@ from so8t.config import load_config
 from so8t.errors import ConfigError
 from so8t.models import write_thinking_tokenizer
 from so8t.plan.disk import checkpoint_bytes
+from so8t.plan.duration import durations
 from so8t.plan.geometry import PHI35_MINI, of_json, tower_of
 from so8t.plan.hardware import Machine, speed_of
 from so8t.plan.memory import GIB, Shapes, phases, update_need, warmup_need
 from so8t.plan.report import misfits
+from so8t.search.config import Search
 from so8t.so8.vit import vision_modules
 from so8t.train.config import Train
 from so8t.train.learner import build
@@ -62,7 +64,7 @@ def test_every_count_is_that_of_the_built_model(world, tmp_path, config):
     assert counts.adapters == numbers(text.values()) - numbers(rows)
     assert counts.tower_adapters == sight
     assert (counts.tower, counts.projector) == (tower - sight, projector)
-    assert counts.own == numbers(learner.tensors().values())
+    assert counts.own == numbers(tensor for name, tensor in learner.tensors().items() if name != "alpha")
     shared = {learner.model.get_input_embeddings().weight, learner.model.lm_head.weight}
     linears = {linear.weight for linear in learner.text.linears.values()}
     frozen = {p for p in learner.model.parameters() if not p.requires_grad} | shared | linears
@@ -75,7 +77,8 @@ def test_the_largest_checkpoint_is_as_large_as_planned(world, tmp_path):
     """Five checkpoints are kept, so the phases after the largest one must write fewer."""
     none = {name: getattr(tiny.CONFIG, name).model_copy(update={"steps": 0}) for name in ("warmup", "head")}
     ppo, vision = tiny.CONFIG.ppo.model_copy(update={"updates": 0}), tiny.CONFIG.vision.model_copy(update={"epochs": 3})
-    config = tiny.CONFIG.model_copy(update={**none, "ppo": ppo, "vision": vision})
+    alpha = tiny.CONFIG.alpha.model_copy(update={"trials": 0})
+    config = tiny.CONFIG.model_copy(update={**none, "ppo": ppo, "vision": vision, "alpha": alpha})
     tiny.train(world, tmp_path, interval_s=1e-6, config=config)
     written = max(path.stat().st_size for path in tmp_path.rglob("checkpoints/*/tensors.safetensors"))
     planned = checkpoint_bytes(shapes_of(config, world))
@@ -106,6 +109,16 @@ def test_what_costs_memory_costs_memory():
     assert warmup_need(lean, 1).device_bytes < warmup_need(lean, 2).device_bytes
     full = shapes(base_dtype="float32")
     assert update_need(full, 1).device["base"] == 2 * update_need(lean, 1).device["base"]
+
+
+def test_a_search_takes_the_time_of_its_trials_and_the_warm_up_is_done_once(world):
+    shapes, speed = shapes_of(tiny.CONFIG, world), speed_of(Machine("", 0, 1, 1, 1), "")
+    off, on = (durations(shapes, speed, (), Search(trials=n, updates=10, report_every=1)) for n in (0, 3))
+    assert on["train.search: warm-up"] == off["train: warm-up"]
+    assert "train: warm-up" not in on
+    assert "train.search: trials" not in off
+    trial = on["train.search: trials"][0] / 3
+    assert trial == pytest.approx(on["train: ppo"][0] / tiny.CONFIG.ppo.updates * 10)
 
 
 def test_every_profile_of_the_real_config_fits_its_card():

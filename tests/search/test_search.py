@@ -1,7 +1,6 @@
-"""A search that is killed anywhere finds what an undisturbed one finds, in the same bytes."""
+"""What a search finds, says, refuses, and hands on to the training."""
 
 import json
-import signal
 import sqlite3
 
 import pytest
@@ -13,7 +12,6 @@ from so8t.config import load_config
 from so8t.errors import ConfigError, InputError, ResourceError, StepFailed
 from so8t.search.run import choose_prompts
 from so8t.search.study import FILE, StudyFile
-from so8t.session import read
 from so8t.step import Ref, lookup, steps
 from so8t.train.warm import start_of, take_over, unseen
 from tests.conftest import ROOT
@@ -46,74 +44,6 @@ def test_it_searches_and_says_what_it_found(found):
     assert not (home / "sessions" / small.SESSION / "trials").exists() or not list(
         (home / "sessions" / small.SESSION / "trials").iterdir()
     )
-
-
-KILLS = (
-    "warmup 3/5",
-    "trial 0: trial 3/8",
-    "trial 0: trial 6/8",
-    "trial 0 ended",
-    "trial 1: trial 1/",
-    "trial 3 ended",
-)
-
-
-def test_sigkill_in_trials_and_between_them(world, found, searches, tmp_path):
-    for seen in KILLS:
-        assert searches.start(world, tmp_path).stop_when(seen, signal.SIGKILL) == -9
-    assert searches.start(world, tmp_path).wait() == 0
-    assert trials(tmp_path) == trials(found[0])
-    assert small.lasting_bytes(tmp_path) == small.lasting_bytes(found[0])
-
-
-def test_killed_while_the_study_is_written(world, found, searches, tmp_path):
-    """At every seventh write, each time from the start of what is left, until it ends by itself."""
-    deaths, at = 0, 3
-    while (code := searches.start(world, tmp_path, at).wait()) == -9:
-        deaths, at = deaths + 1, at + 7
-    assert code == 0, (tmp_path / "log").read_text(encoding="utf-8")[-2000:]
-    assert deaths >= 3
-    assert small.lasting_bytes(tmp_path) == small.lasting_bytes(found[0])
-
-
-def test_a_trial_that_kills_its_process_fails_and_the_search_goes_on(world, searches, tmp_path):
-    for _ in range(small.SEARCH.tries_max):
-        assert searches.start(world, tmp_path, 0, 2).wait() == -9
-    assert searches.start(world, tmp_path, 0, 2).wait() == 0
-    rows = trials(tmp_path)
-    assert [row["state"] == "FAIL" for row in rows] == [False, False, True, False, False]
-    page = (tiny.output(tmp_path) / "search.md").read_text(encoding="utf-8")
-    assert "Trial 2 failed: its process died 2 times without getting further" in page
-    said = (tmp_path / "progress.jsonl").read_text(encoding="utf-8")
-    assert "trial 2 ended: fail its process died" in said
-
-
-def test_numbers_that_leave_what_is_finite_fail_one_trial_alone(world, tmp_path, monkeypatch):
-    from so8t.search import run
-
-    config, step, seen = small.config(trials=3), run.Trial.step, []
-
-    def diverge(self, position):
-        seen.append(position)
-        commit = step(self, position)
-        return (lambda: {**commit(), "loss": float("nan")}) if position == 0 and seen.count(0) == 2 else commit
-
-    monkeypatch.setattr(run.Trial, "step", diverge)
-    facts = small.search(world, tmp_path, config)
-    assert facts["trials"] == {"complete": 2, "fail": 1}
-    assert "nan" in facts["failed"]["1"]
-
-
-def test_a_damaged_study_is_set_aside_and_said_so(world, found, tmp_path, searches):
-    assert searches.start(world, tmp_path).stop_when("trial 2: trial 2/", signal.SIGKILL) == -9
-    study = tmp_path / "sessions" / small.SESSION / FILE
-    data = bytearray(study.read_bytes())
-    data[100:4096] = b"\0" * (4096 - 100)
-    study.write_bytes(bytes(data))
-    assert searches.start(world, tmp_path).wait() == 0
-    assert (study.parent / f"{FILE}.damaged-1").exists()
-    assert any("damaged-1" in problem for problem in read(study.parent).problems)
-    assert small.lasting_bytes(tmp_path) == small.lasting_bytes(found[0])
 
 
 def test_the_study_survives_power_loss_by_its_settings(tmp_path):

@@ -53,6 +53,12 @@ class Process:
             self._code = self._codes.get(timeout=timeout)
         return self._code
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Until it ends, or for so long."""
+        end = time.monotonic() + seconds
+        while self.poll() is None and time.monotonic() < end:
+            time.sleep(0.001)
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
@@ -137,7 +143,7 @@ class Forge:
 
 def _serve(module: str) -> None:
     program = importlib.import_module(module)
-    for name in IMPORTED:
+    for name in (*IMPORTED, *getattr(program, "IMPORTED", ())):
         importlib.import_module(name)
     # A training that is stopped before it has a handler of its own must end, not raise in some hook of the fork.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
