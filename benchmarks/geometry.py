@@ -40,6 +40,7 @@ def config_of(dtype: str, checkpointing: bool, batch: int, reply: int, rank: int
     return Train.model_validate({
         "adapter": {"base_dtype": dtype, "gradient_checkpointing": checkpointing, "rank": rank},
         "vision": {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE, "epochs": 0},
+        "align": {"steps": 0},
         "warmup": {"steps": 0},
         "ppo": {
             "updates": 1, "batch": batch, "minibatch": batch, "epochs": 1, "max_new_tokens": reply,

@@ -39,6 +39,7 @@ def data_and_base(config: Config, made: list[Reference]) -> None:
 
 def _walk(config: Config, made: list[Reference]) -> None:
     data_and_base(config, made)
+    made += gather(submit_parts("collect.tower", config))
     if config.train.reward.classifier:
         made += gather([submit(FOUR_CLASS, config)])
     made += gather(submit_parts("train.search", config))

@@ -57,6 +57,14 @@ class Machine(Section):
     """Between two looks of `so8t up` for runs whose process is gone."""
     progress_interval_s: Annotated[float, Field(gt=0)] = 5.0
     """Between two plain progress lines and two updates of the UI."""
+    progress_log_interval_s: Annotated[float, Field(gt=0)] = 180.0
+    """Between two lines in progress_logs/ of a training; each of its phases has a last line in any case."""
+    trackers: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    """Where a training's numbers are shown beside the UI, both on this machine; each wants the extra of its name."""
+    samples_every: Annotated[int, Field(ge=0)] = 50
+    """Steps of the warm-up and updates of PPO between two samples of what the model writes; 0 writes none."""
+    sample_tokens: Annotated[int, Field(ge=1)] = 96
+    """Longest sample."""
 
 
 class Resume(Section):

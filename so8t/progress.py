@@ -3,12 +3,13 @@
 A step calls `progress.update(...)` as often as it likes; sinks decide how often to show it.
 """
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from so8t import durable
 
@@ -86,6 +87,20 @@ class PlainLines:
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in metrics.items()
         )
         self._write(f"{step:<24} {amount:>12}  {message}  {numbers}".rstrip())
+
+
+def log_of(home: Path, session: str, kind: str = "") -> Path:
+    """Where a session notes its progress, or with a kind (`samples`) something else, as JSON lines."""
+    return home / "progress_logs" / ".".join(filter(None, (session, kind, "jsonl")))
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines log in their order, without those that a kill has torn; none where there is no file."""
+    found = []
+    for raw in path.read_bytes().splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(raw))
+    return found
 
 
 def follow(path: Path, sinks: tuple[Sink, ...], offset: int = 0) -> int:

@@ -9,6 +9,8 @@ BENCHMARK, UPLOAD, CLEANUP = Ref("benchmark"), Ref("upload"), Ref("cleanup")
 BASE, FOLD, SEARCH = Ref("collect.base"), Ref("bake.fold"), Ref("train.search")
 FOUR_CLASS = Ref("four_class")  # a flow of its own, and of the pipeline where the reward asks it
 MODEL = "model"  # the one part of preprocess.classes
+# The name of collect.tower's one part, which exists only where a pretrained tower is configured.
+TOWER = "vision"
 SEVEN = (COLLECT, PREPROCESS, TRAIN, BAKE, BENCHMARK, UPLOAD, CLEANUP)
 
 
@@ -54,7 +56,7 @@ def _four_class_needs(config: Config, part: str) -> dict[str, Ref]:
 def _search_needs(config: Config, part: str) -> dict[str, Ref]:
     """The four-class model only where the reward asks it."""
     asked = {"classifier": FOUR_CLASS} if config.train.reward.classifier else {}
-    return {"data": PREPROCESS, "base": BASE, **asked}
+    return {"data": PREPROCESS, "base": BASE, **asked, **_tower_refs(config)}
 
 
 def _train_needs(config: Config, part: str) -> dict[str, Ref]:
@@ -63,6 +65,19 @@ def _train_needs(config: Config, part: str) -> dict[str, Ref]:
 
 def _quantize_refs(config: Config) -> dict[str, Ref]:
     return {f"quantized.{name}": Ref("bake.quantize", name) for name in _quantized(config)}
+
+
+def _towers(config: Config) -> list[str]:
+    return [TOWER] if config.train.vision.pretrained else []
+
+
+def _tower(config: Config, part: str) -> Section:
+    assert config.train.vision.pretrained is not None
+    return config.train.vision.pretrained
+
+
+def _tower_refs(config: Config) -> dict[str, Ref]:
+    return {"tower": Ref("collect.tower", TOWER)} if config.train.vision.pretrained else {}
 
 
 def _cell_needs(config: Config, part: str) -> dict[str, Ref]:
@@ -83,6 +98,13 @@ STEPS: dict[str, Step] = {
             "collect.base", "so8t.collect.foundation", 2,
             section=lambda config, part: config.base,
             needs=lambda config, part: {},
+            child=True,
+        ),
+        Step(
+            "collect.tower", "so8t.collect.tower", 1,
+            section=_tower,
+            needs=lambda config, part: {},
+            parts=_towers,
             child=True,
         ),
         Step(

@@ -21,7 +21,8 @@ from so8t.errors import GateFailed, Interrupted, UserError
 from so8t.progress import PlainLines, Sink
 from so8t.session import SessionProgress, now
 from so8t.step import Ref, execute, lookup, plan
-from tasks.show import PrefectProgress, show_facts
+from tasks.curves import PrefectCurves
+from tasks.show import PrefectProgress, artifact_key, show_facts
 
 Reference = dict[str, Any]
 
@@ -57,8 +58,11 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
         *([SessionProgress(session)] if session else []),
         *terminal,
     )
-    artifact = _counted(ref, key, lambda: _make(ref, config, store, sinks))
+    curves = _curves(ref, key, config)
+    artifact = _counted(ref, key, lambda: _make(ref, config, store, (*sinks, *curves)))
     show_facts(ref, artifact)
+    for shown in curves:
+        shown.show()
     return {
         "step": step,
         "part": part,
@@ -68,6 +72,14 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
         # Killed between the commit and this line, the store has it and Prefect does not know.
         "cached": held,
     }
+
+
+def _curves(ref: Ref, key: str, config: Config) -> tuple[PrefectCurves, ...]:
+    """Of a step that notes its own progress: a training."""
+    if lookup(ref, config).session != "own":
+        return ()
+    session, interval_s = f"{ref.step}-{key[:12]}", config.machine.progress_log_interval_s
+    return (PrefectCurves(config.home(), session, artifact_key(str(ref)), interval_s),)
 
 
 def _make(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...]) -> Artifact:

@@ -29,6 +29,8 @@ ALLOWED = {
     ("so8t/notify.py", "_write", "open"): LOG,
     ("so8t/progress.py", "JsonLines.__init__", "open"): LOG,
     ("so8t/loop/trainlog.py", "TrainLog._write", "open"): LOG,
+    ("so8t/train/samples.py", "Samples._write", "open"): LOG,
+    ("so8t/loop/trackers.py", "TensorBoard.__init__", "SummaryWriter"): "a view of the history, made anew at each start",
     ("deployments/keeper.py", "Output.__init__", "RotatingFileHandler"): LOG,
     ("deployments/server.py", "Server._start", "open"): LOG,
     ("deployments/doctor.py", "_home", "write_bytes"): "tries whether the home can be written, and removes it",

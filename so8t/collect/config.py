@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from so8t.section import Section
+from so8t.section import Revision, Section
 
-Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 # A shipped config cannot know which commit you looked at; with this, nothing is fetched.
 UNPINNED = "unpinned"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]

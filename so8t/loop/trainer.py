@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,17 @@ class Trainer:
         seed: int,
         fingerprint: dict[str, Any],
         start: Path | None = None,
+        watch: Callable[[str, int, int, int], None] | None = None,
     ) -> None:
-        """`start`: a checkpoint of the same phases' beginning, made elsewhere, to begin from."""
+        """`start`: a checkpoint of the same phases' beginning, made elsewhere, to begin from.
+
+        `watch` looks at the trainee after each step: phase, its steps done, its steps in all, steps of all phases.
+        It leaves the trainee and every random generator as they were.
+        """
         self.start = start
         self.trainee, self.phases, self.checkpoints = trainee, list(phases), checkpoints
         self.session, self.progress, self.seed, self.fingerprint = session, progress, seed, fingerprint
+        self._watch = watch
         self.history: list[dict[str, Any]] = []
         self.metrics: dict[str, Any] = {}
         self.phase = self.position = self.global_step = 0
@@ -75,6 +81,7 @@ class Trainer:
         with self.signals, self.writer:
             try:
                 self._resume()
+                self.log.begin(self.history)
                 while self.phase < len(self.phases):
                     self._run_phase(self.phases[self.phase])
                 self.writer.wait()
@@ -89,6 +96,8 @@ class Trainer:
                 self._say(kept)
                 self.session.end("failed")
                 raise
+            finally:
+                self.log.trackers.close()
 
     def facts(self) -> dict[str, Any]:
         """What every training tells of how it went; nothing in it decides a number."""
@@ -176,7 +185,9 @@ class Trainer:
                 self._rng = capture_rng()
             if changed := {f"{phase.name}.{name}": metrics[name] for name in RECOVERED if name in metrics}:
                 self.session.update(overrides={**self.session.session.overrides, **changed})
-            self.log.step(phase.name, self.position, phase.steps, self.global_step, metrics)
+            self.log.step(self.history[-1], self.position, phase.steps)
+            if self._watch is not None:
+                self._watch(phase.name, self.position, phase.steps, self.global_step)
         self.log.message(phase.name, self.global_step, "measuring")
         commit_measures = phase.finish()
         with self._changing(phase_ends=True):
@@ -256,6 +267,7 @@ class Trainer:
             last_checkpoint_time=now(),
             last_progress_time=now(),
             current_step=step,
+            current_epoch=self.log.epoch,
             total_steps=self.total,
         )
 

@@ -2,7 +2,7 @@
 
 from so8t.bake.config import Quantization
 from so8t.plan.geometry import Geometry
-from so8t.plan.memory import FP32, Shapes, rollout_need, tower_need, warmup_need
+from so8t.plan.memory import FP32, Shapes, align_need, rollout_need, tower_need, warmup_need
 from so8t.plan.parameters import Counts
 
 HALF = 2
@@ -33,6 +33,7 @@ def checkpoint_bytes(shapes: Shapes) -> int:
     config = shapes.config
     needs = [rollout_need(shapes)] if config.ppo.updates else []
     needs += [tower_need(shapes)] if config.vision.epochs else []
+    needs += [align_need(shapes, 1)] if config.align.steps else []
     needs += [warmup_need(shapes, 1)] if config.warmup.steps else []
     return max((need.host["checkpoint buffers"] for need in needs), default=FP32 * shapes.counts.own)
 

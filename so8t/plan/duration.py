@@ -23,7 +23,11 @@ LLAMA_QUANTIZE_PARAMETERS_PER_S: Range = (4e7, 5e6)
 def durations(shapes: Shapes, speed: Speed, quantizations: tuple[str, ...], search: "Search") -> dict[str, Range]:
     """Fastest and slowest by step. Fetching, collecting and measuring depend on network and data: left out."""
     files = 2 * shapes.geometry.parameters
-    warm = {"tower": _scaled(_tower_flops(shapes), speed), "warm-up": _scaled(_warmup_flops(shapes), speed)}
+    warm = {
+        "tower": _scaled(_tower_flops(shapes), speed),
+        "align": _scaled(_align_flops(shapes), speed),
+        "warm-up": _scaled(_warmup_flops(shapes), speed),
+    }
     updates = shapes.config.ppo.updates
     trials = search.trials * search.updates
     return {
@@ -52,6 +56,11 @@ def token_flops(shapes: Shapes, length: int) -> float:
     rotated = sum(8 * adapter_parameters(adapter, geometry.linears[name]) / 28 * 8 for name in adapter.targets)
     attention = 2 * length * geometry.hidden
     return 2 * (geometry.linear_parameters + head + geometry.layers * (rotated + attention))
+
+
+def _align_flops(shapes: Shapes) -> float:
+    config, length = shapes.config.align, shapes.prompt_tokens
+    return config.steps * config.batch * length * passes(shapes) * token_flops(shapes, length)
 
 
 def _warmup_flops(shapes: Shapes) -> float:

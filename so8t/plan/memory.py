@@ -75,10 +75,11 @@ class Shapes:
 
 def phases(shapes: Shapes, room_bytes: int = 0) -> dict[str, Need]:
     """Peak of each phase of training that has one of its own. `room_bytes`: what an automatic micro-batch may fill."""
-    warmup, ppo = shapes.config.warmup, shapes.config.ppo
+    align, warmup, ppo = shapes.config.align, shapes.config.warmup, shapes.config.ppo
     most = max(warmup.batch_text, warmup.batch_image)
     return {
         "tower": tower_need(shapes),
+        "align": align_need(shapes, align.micro_batch or fitting(shapes, align_need, align.batch, room_bytes)),
         "warmup": warmup_need(shapes, warmup.micro_batch or fitting(shapes, warmup_need, most, room_bytes)),
         "ppo rollout": rollout_need(shapes),
         "ppo update": update_need(shapes, ppo.micro_batch or fitting(shapes, update_need, ppo.minibatch, room_bytes)),
@@ -132,6 +133,13 @@ def tower_need(shapes: Shapes) -> Need:
     # Two norms, q, k, v, attention's output, two residuals; gelu's input and output; scores and probabilities.
     block = FP32 * (8 * eye.hidden + 2 * eye.intermediate + 2 * eye.heads * shapes.tower.tokens)
     return _with(need, shapes, {"activations": tokens * (eye.layers * block + FP32 * 3 * shapes.geometry.hidden)})
+
+
+def align_need(shapes: Shapes, micro_batch: int) -> Need:
+    """The projector learns; the tower before it keeps nothing for the way back. A caption takes a prompt's length."""
+    tokens = micro_batch * shapes.prompt_tokens
+    need = standing(shapes, shapes.counts.projector, 0)
+    return _with(need, shapes, backward_parts(shapes, tokens, shapes.prompt_tokens, tokens))
 
 
 def warmup_need(shapes: Shapes, micro_batch: int) -> Need:

@@ -1,7 +1,7 @@
 """Config of preprocess."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,8 @@ class Preprocess(Section):
     """Share of groups held out for the benchmark."""
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Edge of the square picture that the image tower reads, in pixels."""
+    resampling: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    """How pictures are brought to that size; a pretrained tower wants what it was trained with."""
     mel_low_hz: Annotated[float, Field(ge=0)] = 600.0
     """Lower end of the spectrogram; the default suits telephone tones."""
     mel_high_hz: Annotated[float, Field(gt=0)] = 1750.0

@@ -17,7 +17,7 @@ class UnreadableMedia(ValueError):
 
 
 def picture(record: Record, config: Preprocess) -> bytes:
-    """PNG of `image_size` squared; pictures are stretched (bilinear), sounds become log-mel spectrograms."""
+    """PNG of `image_size` squared; pictures are stretched, sounds become log-mel spectrograms."""
     image = _sound(record, config) if record.modality == "audio" else _image(record, config)
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, format="PNG")
@@ -40,6 +40,7 @@ def _image(record: Record, config: Preprocess) -> Image.Image:
         with Image.open(io.BytesIO(record.media)) as opened:
             if opened.width * opened.height > PIXELS_MAX:
                 raise UnreadableMedia(f"unreadable picture: over {PIXELS_MAX} pixels")
-            return opened.convert("RGB").resize((config.image_size, config.image_size), Image.Resampling.BILINEAR)
+            resampling = Image.Resampling[config.resampling.upper()]
+            return opened.convert("RGB").resize((config.image_size, config.image_size), resampling)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UnreadableMedia(f"unreadable picture: {type(error).__name__}") from None

@@ -34,7 +34,7 @@ from so8t.train.opinion import ask
 from so8t.train.policy import Policy
 from so8t.train.reward import Classify
 from so8t.train.rollout import Judgement, sampled_reward
-from so8t.train.run import load_samples, make_phases
+from so8t.train.run import load_samples, make_phases, pretrained_tower
 from so8t.train.warm import PROMPTS, WARM, before_ppo
 
 
@@ -50,7 +50,7 @@ def run(config: SearchRun, inputs: Inputs, out: Path, progress: Progress) -> Fac
     classify = ask(inputs, str(device))
     tokenizer = session.folder / "tokenizer"
     token_ids = write_thinking_tokenizer(inputs["base"].path, tokenizer)
-    learner = build(config.train, inputs["base"].path, tokenizer, token_ids, str(device))
+    learner = build(config.train, inputs["base"].path, tokenizer, token_ids, str(device), pretrained_tower(inputs))
     train, held_out = (load_samples(config.train, learner, inputs["data"], s) for s in ("train", "validation"))
     judged = choose_prompts(held_out, config.search.prompts, config.train.ppo.evaluation_prompts)
     own = {sample.record.id for sample in judged}

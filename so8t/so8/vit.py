@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from so8t import durable
 from so8t.errors import InputError
 from so8t.so8.adapter import PARTS
+from so8t.so8.generators import BLOCK
 from so8t.so8.rotation import RotationMap
 
 FEATURE_LAYER = -1
@@ -61,7 +62,9 @@ class Vision:
             picture = Image.open(io.BytesIO(data)).convert("RGB")
             if picture.size != (self.image_size, self.image_size):
                 raise InputError(
-                    f"an image of {picture.size[0]}x{picture.size[1]}", f"{self.image_size}x{self.image_size}"
+                    f"an image of {picture.size[0]}x{picture.size[1]}",
+                    f"{self.image_size}x{self.image_size}",
+                    "give preprocess.image_size and train.vision.image_size the same value",
                 )
             arrays.append(np.asarray(picture, dtype=np.float32) / 255.0)
         pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
@@ -73,8 +76,6 @@ def describe(
     *, hidden: int, layers: int, heads: int, intermediate: int, image_size: int, patch_size: int, image_token_id: int
 ) -> Vision:
     """A tower of this geometry; SigLIP's normalisation to [-1, 1]."""
-    if image_size % patch_size:
-        raise InputError(f"image size {image_size} and patch size {patch_size}", "a whole number of patches")
     vision_config = {
         "model_type": "siglip_vision_model",
         "hidden_size": hidden,
@@ -89,7 +90,7 @@ def describe(
         "attention_dropout": 0.0,
         "vision_use_head": False,
     }
-    return Vision(
+    vision = Vision(
         vision_config=vision_config,
         projector_hidden_act=ACTIVATION,
         image_token_id=image_token_id,
@@ -101,6 +102,37 @@ def describe(
         feature_layer=FEATURE_LAYER,
         alpha=1.0,
     )
+    check_shape(vision)
+    return vision
+
+
+def check_shape(vision: Vision) -> None:
+    """InputError unless llama.cpp computes this tower as transformers does."""
+    tower = vision.vision_config
+    # A class token shifts all rows by one there; a pooling head it has not; the erf gelu is not what runs.
+    wanted: dict[str, tuple[Any, Any]] = {
+        "model_type": (tower.get("model_type"), "siglip_vision_model"),
+        "vision_use_head": (tower.get("vision_use_head"), False),
+        "hidden_act": (tower.get("hidden_act"), ACTIVATION),
+        "num_channels": (tower.get("num_channels"), 3),
+        "image_size": (tower.get("image_size"), vision.image_size),
+        "patch_size": (tower.get("patch_size"), vision.patch_size),
+        "projector_hidden_act": (vision.projector_hidden_act, ACTIVATION),
+        "feature_layer": (vision.feature_layer, FEATURE_LAYER),
+        # Both drop the rest of an image that fills no patch.
+        "tokens": (vision.tokens, (vision.image_size // vision.patch_size) ** 2),
+    }
+    for name, (found, right) in wanted.items():
+        if found != right:
+            raise InputError(f"the image tower's {name} is {found!r}", f"{right!r}", "llama.cpp computes no other")
+    hidden, heads = tower["hidden_size"], tower["num_attention_heads"]
+    if hidden % heads:
+        raise InputError(f"a width of {hidden} and {heads} heads", "a width that the heads divide")
+    odd = {name: tower[name] for name in ("hidden_size", "intermediate_size") if tower[name] % BLOCK}
+    if odd:
+        raise InputError(f"the image tower has {odd}", f"multiples of {BLOCK}, the width of a rotation")
+    if not vision.tokens:
+        raise InputError(f"patches of {vision.patch_size} in an image of {vision.image_size}", "at least one patch")
 
 
 def join(base: Any, vision: Vision) -> Any:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from so8t.section import Section
+from so8t.section import Repository, Section
 from so8t.so8.config import Adapter
 
 Positive = Annotated[float, Field(gt=0)]
@@ -17,6 +17,9 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 class Vision(Section):
     """SO8ViT: image tower, projector, their SO(8) adapters, and the tower's pretraining."""
 
+    pretrained: Repository | None = None
+    """A SigLIP whose tower is taken over and stays frozen; without one it is trained here, from scratch. Wants the
+    geometry below to be its own, epochs: 0, and preprocess to make pictures of its size with its resampling."""
     hidden: AtLeastOne = 768
     """Width."""
     layers: AtLeastOne = 12
@@ -28,7 +31,8 @@ class Vision(Section):
     image_size: AtLeastOne = 32
     """Edge of the square image in pixels, as preprocess makes it."""
     patch_size: AtLeastOne = 8
-    """Edge of a patch; (image_size / patch_size)^2 image tokens."""
+    """Edge of a patch in pixels. A rest of the image that fills no patch is not seen: floor(image_size / patch_size)^2
+    image tokens."""
     adapters: bool = True
     """SO(8) rotations on the tower's linears, trained in the warm-up."""
     epochs: Count = 10
@@ -43,6 +47,34 @@ class Vision(Section):
     """Standard deviation of the noise added to normalised pixels while pretraining."""
     shift: Count = 2
     """Images are moved by up to so many pixels each way while pretraining."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Vision":
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is not divisible by {self.heads} heads")
+        if self.patch_size > self.image_size:
+            raise ValueError(f"a patch of {self.patch_size} pixels does not fit into an image of {self.image_size}")
+        odd = [name for name in ("hidden", "intermediate") if getattr(self, name) % 8]
+        if self.adapters and odd:
+            raise ValueError(f"{', '.join(odd)} must be divisible by 8, the width of a rotation")
+        if self.pretrained is not None and self.epochs:
+            raise ValueError(f"epochs is {self.epochs}, but a pretrained tower stays as it is: write epochs: 0")
+        return self
+
+
+class Align(Section):
+    """The projector alone, through the frozen base: plain captions of the images, before anything else learns."""
+
+    steps: Count = 500
+    """Optimizer steps; 0 leaves it out."""
+    batch: AtLeastOne = 32
+    """Image and audio samples a step."""
+    micro_batch: Count = 4
+    """Samples a forward pass; see warmup."""
+    learning_rate: Positive = 1e-3
+    """Peak, after a tenth of the steps; then a cosine to zero."""
+    max_grad_norm: Positive = 1.0
+    """Gradient norm above which it is scaled down."""
 
 
 class Warmup(Section):
@@ -240,6 +272,7 @@ class Train(Section):
     """Seed of weights, order and sampling."""
     adapter: Adapter = Adapter()
     vision: Vision = Vision()
+    align: Align = Align()
     warmup: Warmup = Warmup()
     ppo: Ppo = Ppo()
     reward: Reward = Reward()

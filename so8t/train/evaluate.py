@@ -20,26 +20,31 @@ def measure(learner: Learner, samples: Sequence[Sample]) -> dict[str, Any]:
         text = [sample for sample in samples if sample.record.modality == "text"]
         if text:
             tokens = learner.tokenizer.convert_tokens_to_ids(list(LABEL_TOKENS))
-            guessed = _choose(learner, text, SAFETY, tokens)
+            guessed = choose(learner, text, _forced(learner, text, SAFETY), tokens)
             result["classes"] = classification([sample.record.label for sample in text], guessed)
         for modality in ("image", "audio"):
             shown = [sample for sample in samples if sample.record.modality == modality]
             if shown:
                 answers = sorted({sample.record.answer for sample in shown})
-                guessed = _choose(learner, shown, FINAL, [answer_token(a, learner.tokenizer) for a in answers])
+                tokens = [answer_token(answer, learner.tokenizer) for answer in answers]
+                guessed = choose(learner, shown, _forced(learner, shown, FINAL), tokens)
                 hits = sum(answers[g] == s.record.answer for g, s in zip(guessed, shown, strict=True))
                 result[modality] = {"accuracy": hits / len(shown), "n": len(shown), "answers": len(answers)}
     return result
 
 
-def _choose(learner: Learner, samples: Sequence[Sample], mark: str, tokens: list[int]) -> list[int]:
-    """Which of `tokens` the model finds likeliest after the forced prefix."""
+def _forced(learner: Learner, samples: Sequence[Sample], mark: str) -> list[list[int]]:
+    return [sample.prefix(mark, learner.tokenizer) for sample in samples]
+
+
+def choose(learner: Learner, samples: Sequence[Sample], prefixes: Sequence[list[int]], tokens: list[int]) -> list[int]:
+    """For each sample the index in `tokens` of what the model finds likeliest after its prefix."""
     ordered = sorted(range(len(samples)), key=lambda i: len(samples[i].prompt))
     chosen = [0] * len(samples)
     for start in range(0, len(samples), EVALUATION_BATCH):
         picked = ordered[start : start + EVALUATION_BATCH]
         part = [samples[i] for i in picked]
-        logits = learner.next_logits([s.prefix(mark, learner.tokenizer) for s in part], learner.pixels(part))
+        logits = learner.next_logits([prefixes[i] for i in picked], learner.pixels(part))
         for i, best in zip(picked, logits[:, tokens].argmax(-1).tolist(), strict=True):
             chosen[i] = best
     return chosen

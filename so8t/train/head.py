@@ -56,7 +56,7 @@ class FourClassHead:
 
         def commit() -> Metrics:
             self.optimizer.step(warmup_cosine(position, self.steps))
-            return {"loss": float(loss.detach())}
+            return {"loss": float(loss.detach()), "epoch": position + 1.0}
 
         return commit
 

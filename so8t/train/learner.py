@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from so8t.batching import pad, positions_of
+from so8t.errors import InputError
 from so8t.labels import Label
-from so8t.loop.phase import under
 from so8t.models import load_base, load_tokenizer, stop_ids
 from so8t.so8.adapter import Adapters, Placement, Setting
 from so8t.so8.placing import enable_recomputing, recomputing, text_adapters
+from so8t.so8.pretrained import as_pretrained, load_tower
 from so8t.so8.vit import (
     LINEARS,
     TOWER,
     Vision,
     describe,
     join,
-    load_vision,
     own_parameters,
     vision_modules,
     vision_state,
@@ -47,6 +47,7 @@ class Learner:
     device: torch.device
     initial_vision: dict[str, Tensor]
     recompute: bool = False
+    frozen_tower: bool = False
     _own: dict[str, Tensor] = field(init=False, repr=False)
     _alpha: Tensor = field(init=False, repr=False)
 
@@ -55,6 +56,9 @@ class Learner:
         parameters: dict[str, Tensor] = {f"text.{name}": p for name, p in self.text.parameters().items()}
         parameters |= {f"sight.{name}": p for name, p in self.sight.parameters().items()}
         for prefix, module in vision_modules(self.model).items():
+            if prefix == TOWER and self.frozen_tower:
+                # It can be loaded again, and is many times as large as all that is trained.
+                continue
             parameters |= {f"vision.{prefix}{name}": p for name, p in own_parameters(module).items()}
         parameters |= {
             "value_head": self.value_head.weight, "head.weight": self.head.weight, "head.bias": self.head.bias
@@ -92,13 +96,14 @@ class Learner:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave."""
-        self.text.load(under("text.", tensors))
-        self.sight.load(under("sight.", tensors))
-        load_vision(self.model, under("vision.", tensors))
-        self.value_head.weight.data.copy_(tensors["value_head"])
-        self.head.weight.data.copy_(tensors["head.weight"])
-        self.head.bias.data.copy_(tensors["head.bias"])
-        self.set_alpha(float(tensors["alpha"]))
+        if set(tensors) != set(self._own):
+            odd = sorted(set(tensors) ^ set(self._own))
+            raise InputError(f"{odd[0]} is absent or unknown ({len(odd)} such)", "the tensors of this very training")
+        for name, tensor in self._own.items():
+            if tensors[name].shape != tensor.shape:
+                raise InputError(f"{name} has the shape {tuple(tensors[name].shape)}", f"{tuple(tensor.shape)}")
+            tensor.copy_(tensors[name])
+        self.set_alpha(self.alpha)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Samples of one kind (all with images, or none), padded on the right."""
@@ -138,8 +143,18 @@ class Learner:
         return logits
 
 
-def build(config: Train, base_folder: Path, tokenizer_folder: Path, token_ids: dict[str, int], device: str) -> Learner:
-    """Assemble the learner; new tensors are drawn from the seed alone, whatever ran before."""
+def build(
+    config: Train,
+    base_folder: Path,
+    tokenizer_folder: Path,
+    token_ids: dict[str, int],
+    device: str,
+    tower: Path | None = None,
+) -> Learner:
+    """Assemble the learner; new tensors are drawn from the seed alone, whatever ran before.
+
+    `tower`: the folder of a pretrained one, which stays frozen.
+    """
     torch.manual_seed(config.seed)
     base = load_base(base_folder, config.adapter.base_dtype, device)
     base.requires_grad_(False)
@@ -154,8 +169,12 @@ def build(config: Train, base_folder: Path, tokenizer_folder: Path, token_ids: d
         image_token_id=token_ids[IMAGE_TOKEN],
     )
     vision = replace(vision, map=config.adapter.map)
+    if tower is not None:
+        vision = as_pretrained(vision, tower)
     hidden = base.config.hidden_size
     model = join(base, vision)
+    if tower is not None:
+        load_tower(model.model.vision_tower, tower)
     if config.adapter.gradient_checkpointing:
         enable_recomputing(model.model.language_model)
     initial = vision_state(model)
@@ -169,7 +188,7 @@ def build(config: Train, base_folder: Path, tokenizer_folder: Path, token_ids: d
         nn.init.zeros_(tensor)
     learner = Learner(
         model, load_tokenizer(tokenizer_folder), vision, text, sight, value_head, head, token_ids,
-        stop_ids(base_folder), torch.device(device), initial, config.adapter.gradient_checkpointing,
+        stop_ids(base_folder), torch.device(device), initial, config.adapter.gradient_checkpointing, tower is not None,
     )  # fmt: skip
     freeze(learner)
     return learner

@@ -129,7 +129,9 @@ class Policy:
                 self.recovery.keep(review)
             if "kl" in measures and self.config.kl_adaptive:
                 self.controller.update(measures["kl"])
-            return {**measures, **self._apply(position, place.update, losses), **self.micro.commit()}
+            epoch = (place.update + 1) * self.config.batch / (len(self.written) + len(self.shown))
+            applied = self._apply(position, place.update, losses)
+            return {**measures, **applied, **self.micro.commit(), "epoch": epoch}
 
         return commit
 

@@ -1,21 +1,25 @@
-"""train: tower, warm-up, PPO, final alpha and four-class head, as one session that can be killed at any time."""
+"""train: tower, projector, warm-up, PPO, final alpha and four-class head, as one session that can be killed at any time."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from so8t import records
 from so8t.artifacts import Artifact
+from so8t.errors import InputError
 from so8t.loop.checkpoint import Checkpoints
 from so8t.loop.environment import fingerprint, prepare
 from so8t.loop.phase import Phase
 from so8t.loop.trainer import Trainer
 from so8t.loop.watched import Watched
 from so8t.models import write_thinking_tokenizer
-from so8t.progress import Progress
+from so8t.progress import Progress, log_of
 from so8t.session import SessionFile
 from so8t.so8.monitor import rotation_errors
+from so8t.so8.pretrained import read_tower
 from so8t.step import Facts, Inputs
+from so8t.train.align import Align
 from so8t.train.alpha import Alpha
 from so8t.train.alpha_page import write_page
 from so8t.train.config import Train
@@ -26,6 +30,7 @@ from so8t.train.learner import Learner, build
 from so8t.train.opinion import ask
 from so8t.train.policy import Policy
 from so8t.train.reward import Classify
+from so8t.train.samples import Samples
 from so8t.train.tower import Tower
 from so8t.train.warm import start_of, take_over, unseen
 from so8t.train.warmup import Warmup
@@ -46,12 +51,13 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     progress.update(0, None, "loading the base and the data")
     classify = ask(inputs, str(device))
     token_ids = write_thinking_tokenizer(inputs["base"].path, out / "tokenizer")
-    learner = build(config, inputs["base"].path, out / "tokenizer", token_ids, str(device))
+    learner = build(config, inputs["base"].path, out / "tokenizer", token_ids, str(device), pretrained_tower(inputs))
     train, held_out = (load_samples(config, learner, inputs["data"], split) for split in ("train", "validation"))
     held_out = unseen(held_out, found)
+    phases = make_phases(config, learner, train, held_out, classify)
     trainer = Trainer(
-        learner, make_phases(config, learner, train, held_out, classify), checkpoints, session, progress,
-        config.seed, fingerprint(config, device), start_of(found),
+        learner, phases, checkpoints, session, progress, config.seed, fingerprint(config, device), start_of(found),
+        _samples_of(learner, held_out, phases, session, progress).after,
     )  # fmt: skip
     trainer.run()
     if searched:
@@ -80,11 +86,37 @@ def make_phases(
     adapters, every = (learner.text, learner.sight), config.adapter.monitor_steps
     return [
         Tower(learner, config.vision, config.seed, shown, shown_held_out),
+        Align(learner, config, shown, shown_held_out),
         Watched(Warmup(learner, config, train, held_out), adapters, every),
         Watched(Policy(learner, config, train, held_out, classify), adapters, every),
         Alpha(learner, config, held_out),
         FourClassHead(learner, config.head, train, held_out),
     ]
+
+
+def _samples_of(
+    learner: Learner, held_out: list[Sample], phases: list[Phase], session: SessionFile, progress: Progress
+) -> Samples:
+    ended: dict[str, Callable[[int], int | None]] = {Warmup.name: lambda position: position}
+    within = [phase.phase if isinstance(phase, Watched) else phase for phase in phases]
+    ended |= {phase.name: phase.schedule.ended for phase in within if isinstance(phase, Policy)}
+    path = log_of(progress.home, session.session.session_id, "samples")
+    return Samples(learner, held_out, path, progress.machine.samples_every, progress.machine.sample_tokens, ended)
+
+
+def pretrained_tower(inputs: Inputs) -> Path | None:
+    """The pretrained tower, where there is one; InputError unless the pictures were made as it wants them."""
+    if "tower" not in inputs:
+        return None
+    wanted = {name: read_tower(inputs["tower"].path)[name] for name in ("image_size", "resampling")}
+    made = {name: inputs["data"].manifest.config.get(name) for name in wanted}
+    if made != wanted:
+        raise InputError(
+            f"preprocess made pictures with {made}",
+            f"{wanted}, as the pretrained tower was trained",
+            "write these values into preprocess",
+        )
+    return inputs["tower"].path
 
 
 def load_samples(config: Train, learner: Learner, data: Artifact, split: str) -> list[Sample]:

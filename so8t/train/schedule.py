@@ -35,3 +35,8 @@ class Schedule:
             return Place((cycle + 1) * self.every - 1, self.per_update - 1, review=True)
         update, within = divmod(inside, self.per_update)
         return Place(cycle * self.every + update, within)
+
+    def ended(self, position: int) -> int | None:
+        """How many updates are done where the last of `position` steps ended one; else None."""
+        place = self.at(position - 1)
+        return place.update + 1 if not place.review and place.within == self.per_update - 1 else None

@@ -16,7 +16,7 @@ from so8t.batching import indices
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.so8.vit import PROJECTOR, TOWER, own_parameters, vision_modules
 from so8t.train.config import Vision
-from so8t.train.data import Sample, answer_token, require
+from so8t.train.data import Sample, answer_token
 from so8t.train.learner import Learner
 
 COSINE_SHARPNESS = 10.0
@@ -37,12 +37,9 @@ class Tower:
 
     def begin(self) -> None:
         """Answers become classes; the probe is drawn from the seed."""
-        if self.steps:
-            require(self.train, "image or audio rows for train")
         self.answers = sorted({sample.record.answer for sample in self.train})
         self.classes = torch.tensor([self.answers.index(sample.record.answer) for sample in self.train])
         device = self.learner.device
-        self.pixels = self.learner.pixels(self.train)
         tokens = [answer_token(answer, self.learner.tokenizer) for answer in self.answers]
         rows = self.learner.model.get_input_embeddings().weight.detach()[tokens].float()
         self.anchors = functional.normalize(rows - rows.mean(0), dim=-1) if len(tokens) else rows
@@ -59,9 +56,10 @@ class Tower:
 
     def step(self, position: int) -> Commit:
         """One batch."""
-        assert self.pixels is not None
         picked = indices(len(self.train), self.seed, position, self.config.batch)
-        pixels = self._augment(self.pixels[picked])
+        pixels = self.learner.pixels([self.train[i] for i in picked])
+        assert pixels is not None
+        pixels = self._augment(pixels)
         wanted = self.classes[picked].to(self.learner.device)
         self.optimizer.zero_grad()
         probed, named = self._logits(pixels)
@@ -74,7 +72,7 @@ class Tower:
 
         def commit() -> Metrics:
             self.optimizer.step(warmup_cosine(position, self.steps))
-            return {"loss": value, "accuracy": accuracy}
+            return {"loss": value, "accuracy": accuracy, "epoch": (position + 1) * self.config.batch / len(self.train)}
 
         return commit
 

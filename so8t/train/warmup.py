@@ -44,6 +44,7 @@ class Warmup:
         fitting = [sample for sample in train if len(sample.ids) <= config.warmup.max_tokens]
         self.left_out = len(train) - len(fitting)
         self.shown = [sample for sample in fitting if sample.record.image]
+        self.rows = len(fitting)
         written = [sample for sample in fitting if not sample.record.image]
         self.by_class = [group for label in Label if (group := [s for s in written if s.record.label == label])]
 
@@ -80,13 +81,14 @@ class Warmup:
                 "loss_image": losses[1],
                 "grad_norm": norm,
                 "tokens": tokens,
+                "epoch": (position + 1) * sum(map(len, parts)) / self.rows,
             }
 
         return commit
 
     def _gradients(self, parts: list[list[Sample]], micro_batch: int) -> list[float]:
         self.optimizer.zero_grad()
-        return [self._accumulate(part, micro_batch) for part in parts]
+        return [accumulate(self.learner, part, micro_batch) for part in parts]
 
     def _set_alpha(self, position: int) -> None:
         ramp = self.config.alpha_ramp * self.steps
@@ -109,19 +111,6 @@ class Warmup:
             return []
         return [self.shown[i] for i in indices(len(self.shown), self.seed, position, self.config.batch_image)]
 
-    def _accumulate(self, part: list[Sample], micro_batch: int) -> float:
-        """Backward over micro-batches; the mean weighted loss of the part."""
-        total = sum(sum(sample.weights) for sample in part)
-        loss = 0.0
-        # Of like length together: less padding.
-        part = sorted(part, key=lambda sample: (len(sample.ids), sample.record.id))
-        for start in range(0, len(part), micro_batch):
-            with self.learner.backward_pass():
-                piece = weighted_loss(self.learner, part[start : start + micro_batch]) / total
-                piece.backward()  # type: ignore[no-untyped-call]
-            loss += float(piece.detach())
-        return loss
-
     def finish(self) -> Callable[[], dict[str, Any]]:
         """Held-out class, digit and tone measures with forced prefixes."""
         self.optimizer.freeze()
@@ -141,6 +130,20 @@ class Warmup:
         """See `Phase`."""
         self.optimizer.restore(tensors)
         self.micro.restore(values["micro_batch"])
+
+
+def accumulate(learner: Learner, part: Sequence[Sample], micro_batch: int) -> float:
+    """Backward over micro-batches; the mean weighted loss of the part."""
+    total = sum(sum(sample.weights) for sample in part)
+    loss = 0.0
+    # Of like length together: less padding.
+    part = sorted(part, key=lambda sample: (len(sample.ids), sample.record.id))
+    for start in range(0, len(part), micro_batch):
+        with learner.backward_pass():
+            piece = weighted_loss(learner, part[start : start + micro_batch]) / total
+            piece.backward()  # type: ignore[no-untyped-call]
+        loss += float(piece.detach())
+    return loss
 
 
 def weighted_loss(learner: Learner, samples: Sequence[Sample]) -> Tensor:

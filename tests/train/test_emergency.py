@@ -46,11 +46,12 @@ def test_an_error_in_a_step_keeps_the_state_of_its_start(world, whole, tmp_path,
         fail_at(patched, policy, "roll_out", 2, RuntimeError("the driver is gone"))
         with pytest.raises(RuntimeError, match="the driver is gone") as caught:
             tiny.train(world, tmp_path, interval_s=1000.0)
-    # Two tower steps and its end, five of the warm-up and its end, four of the first update.
-    assert "step 13 is saved in emergency-13" in caught.value.__notes__[0]
+    # The phases before with their ends, and four steps of the first update.
+    reached = sum(tiny.STEPS[name] + 1 for name in ("tower", "align", "warmup")) + 4
+    assert f"step {reached} is saved in emergency-{reached}" in caught.value.__notes__[0]
     assert read(tmp_path / "sessions" / SESSION).status == "failed"
     facts = tiny.train(world, tmp_path, interval_s=1000.0)
-    assert facts["resumes"][0]["checkpoint"] == "emergency-13"
+    assert facts["resumes"][0]["checkpoint"] == f"emergency-{reached}"
     assert tiny.bytes_of(tmp_path) == tiny.bytes_of(whole)
 
 
@@ -140,13 +141,13 @@ def test_a_named_checkpoint_is_gone_on_from_once_and_newer_ones_are_passed_over(
     assert len(list(folder(tmp_path).glob("*.passed-over-1"))) == len(names) - 2
     # The same settings again, as an unattended start gives them: what came after is not thrown away.
     facts = tiny.train(world, tmp_path, resume=str(chosen))
-    assert facts["resumes"][-1]["checkpoint"] == "final-29"
+    assert facts["resumes"][-1]["checkpoint"] == f"final-{tiny.TOTAL}"
 
 
 def test_a_checkpoint_that_does_not_verify_or_belongs_elsewhere_is_refused(world, tmp_path):
     tiny.train(world, tmp_path)
-    chosen = folder(tmp_path) / "final-29"
-    copied = shutil.copytree(chosen, tmp_path / "elsewhere" / "final-29")
+    chosen = folder(tmp_path) / f"final-{tiny.TOTAL}"
+    copied = shutil.copytree(chosen, tmp_path / "elsewhere" / f"final-{tiny.TOTAL}")
     (copied / "state.json").write_bytes(b"{}")
     with pytest.raises(InputError, match=r"no whole checkpoint: state\.json differs"):
         tiny.train(world, tmp_path, resume=str(copied))

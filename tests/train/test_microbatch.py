@@ -39,9 +39,8 @@ def small_memory(monkeypatch):
 
 
 def config_of(micro_batch: int):
-    parts = {
-        name: getattr(tiny.CONFIG, name).model_copy(update={"micro_batch": micro_batch}) for name in ("warmup", "ppo")
-    }
+    phases = ("align", "warmup", "ppo")
+    parts = {name: getattr(tiny.CONFIG, name).model_copy(update={"micro_batch": micro_batch}) for name in phases}
     return tiny.CONFIG.model_copy(update=parts)
 
 
@@ -71,12 +70,12 @@ def test_half_the_micro_batch_is_the_same_training_and_survives_a_cut(world, tmp
     with pytest.raises(KeyboardInterrupt):
         tiny.train(world, tmp_path / "cut", config=config_of(2), sinks=(Cut("warmup 3/"),))
     session = read(next((tmp_path / "cut" / "sessions").iterdir()))
-    assert session.overrides == {"warmup.micro_batch": 1.0}
+    assert session.overrides == {"align.micro_batch": 1.0, "warmup.micro_batch": 1.0}
     tiny.train(world, tmp_path / "cut", config=config_of(2))
     # Accumulation begins anew from the same random numbers: the very bytes of a training that never took more.
     assert trained(tmp_path / "cut") == trained(tmp_path / "one")
     changed = [(row["phase"], row["position"]) for row in history(tmp_path / "cut") if "micro_batch" in row]
-    assert changed == [("warmup", 0), ("ppo", 0)]
+    assert changed == [("align", 0), ("warmup", 0), ("ppo", 0)]
     assert not any("micro_batch" in row for row in history(tmp_path / "one"))
 
 

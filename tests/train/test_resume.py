@@ -24,19 +24,19 @@ def checkpoints(home: Path) -> Path:
 
 def test_it_trains_and_says_what_it_did(whole):
     metrics = json.loads((tiny.output(whole) / "metrics.json").read_text(encoding="utf-8"))
-    assert set(metrics) == {"tower", "warmup", "ppo", "alpha", "head"}
+    assert set(metrics) == set(tiny.STEPS)
     assert metrics["ppo"]["reward_before"]["n"] == 4
     rows = [
         json.loads(line) for line in (tiny.output(whole) / "history.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     counts = {phase: sum(row["phase"] == phase for row in rows) for phase in metrics}
-    assert counts == {"tower": 2, "warmup": 5, "ppo": 8, "alpha": 5, "head": 4}
+    assert counts == tiny.STEPS
     first = next(row for row in rows if row["phase"] == "ppo")
     assert {"reward", "kl", "reward_unsafe_allow", "reward_missing_end", "clipfrac"} <= set(first)
     session = read(whole / "sessions" / SESSION)
     assert session.completed
-    assert session.checkpoints[-1] == "final-29"
-    assert session.current_step == session.total_steps == 29
+    assert session.checkpoints[-1] == f"final-{tiny.TOTAL}"
+    assert session.current_step == session.total_steps == tiny.TOTAL
     logged = (whole / "progress_logs" / f"{SESSION}.jsonl").read_text(encoding="utf-8").splitlines()
     assert {"tokens_per_s", "loss", "rss_bytes"} <= set(json.loads(logged[-1]))
 
@@ -47,16 +47,9 @@ def test_another_run_gives_the_same_bytes_whatever_the_interval(world, whole, tm
 
 
 KILLS = (
-    "tower 1/2",
-    "tower: measuring",
-    "warmup 3/5",
-    "ppo 1/8",
-    "ppo 3/8",
-    "ppo 6/8",
-    "ppo: measuring",
-    "alpha 2/5",
-    "head 2/4",
-)
+    "tower 1/2", "tower: measuring", "align 2/3", "align: measuring", "warmup 1/5", "warmup 3/5", "ppo 1/8", "ppo 3/8",
+    "ppo 6/8", "ppo: measuring", "alpha 2/5", "head 2/4",
+)  # fmt: skip
 
 
 def test_sigkill_again_and_again_ends_in_the_same_bytes(world, whole, forge, tmp_path):
@@ -72,14 +65,10 @@ def test_sigkill_again_and_again_ends_in_the_same_bytes(world, whole, forge, tmp
 
 def final_bytes(home: Path) -> dict[str, str]:
     """Of the last checkpoint: adapters, optimizer, RNG, metrics, history."""
-    return {path.name: hash_file(path) for path in (checkpoints(home) / "final-29").iterdir()}
+    return {path.name: hash_file(path) for path in (checkpoints(home) / f"final-{tiny.TOTAL}").iterdir()}
 
 
-UPDATES = [
-    f"{name} {i}/{n}"
-    for name, n in (("tower", 2), ("warmup", 5), ("ppo", 8), ("alpha", 5), ("head", 4))
-    for i in range(1, n + 1)
-]
+UPDATES = [f"{name} {i}/{n}" for name, n in tiny.STEPS.items() for i in range(1, n + 1)]
 
 
 @pytest.mark.soak
@@ -110,7 +99,7 @@ def test_sigkill_at_twenty_random_updates(world, whole, forge, tmp_path, interva
 def test_a_signal_saves_at_once_and_the_next_start_goes_on(world, whole, forge, tmp_path, number, code):
     assert forge.start(world, tmp_path).stop_when("ppo 2/8", number) == code
     newest = Checkpoints(checkpoints(tmp_path), 5).names()[-1]
-    assert int(newest.split("-")[1]) >= 11
+    assert int(newest.split("-")[1]) >= 15
     assert f"is saved in {newest}" in (tmp_path / "error.txt").read_text(encoding="utf-8")
     session = read(tmp_path / "sessions" / SESSION)
     assert session.status == "interrupted"

@@ -34,6 +34,7 @@ CONFIG = Train.model_validate({
         "layers": "0-1", "monitor_steps": 2,
     },
     "vision": {"hidden": 32, "layers": 1, "heads": 2, "intermediate": 32, "patch_size": 16, "epochs": 1, "batch": 4},
+    "align": {"steps": 3, "batch": 4, "micro_batch": 3},
     "warmup": {"steps": 5, "batch_text": 4, "batch_image": 4, "micro_batch": 3},
     "ppo": {
         "updates": 2, "batch": 4, "epochs": 2, "minibatch": 2, "micro_batch": 1, "max_new_tokens": 6,
@@ -42,6 +43,9 @@ CONFIG = Train.model_validate({
     "alpha": {"trials": 5, "folds": 2, "low": 0.1, "rows": 12},
     "head": {"steps": 4},
 })  # fmt: skip
+# A phase's end counts as a step, too.
+STEPS = {"tower": 2, "align": 3, "warmup": 5, "ppo": 8, "alpha": 5, "head": 4}
+TOTAL = sum(steps + 1 for steps in STEPS.values())
 
 
 def variant(**ppo: object) -> Train:
@@ -119,14 +123,15 @@ def train(
     config: Train = CONFIG,
     resume: str = "auto",
     sinks: tuple[Sink, ...] = (),
+    **settings: object,
 ) -> dict[str, object]:
     """Run the step; the result lies in `output(home)`."""
     from so8t.train.run import run
 
-    machine = Machine(
-        threads=1, device="cpu", checkpoint_interval_s=interval_s, checkpoint_stall_share=1, progress_interval_s=0.01,
-        resume=resume,
-    )  # fmt: skip
+    machine = Machine.model_validate({
+        "threads": 1, "device": "cpu", "checkpoint_interval_s": interval_s, "checkpoint_stall_share": 1,
+        "progress_interval_s": 0.01, "progress_log_interval_s": 1e-6, "samples_every": 0, "resume": resume, **settings,
+    })  # fmt: skip
     progress = Progress("train", machine, home, (JsonLines(home / "progress.jsonl", 0.0), *sinks))
     output(home).mkdir(parents=True, exist_ok=True)
     inputs = {"base": artifact(world / "base", "collect.base"), "data": artifact(world / "data", "preprocess")}

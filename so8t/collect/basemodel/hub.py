@@ -9,12 +9,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from so8t import durable
 from so8t.artifacts import HASH_CHUNK_BYTES
 from so8t.collect.basemodel.files import is_wanted
-from so8t.collect.config import UNPINNED, HubBase
+from so8t.collect.config import UNPINNED
 from so8t.collect.licence import normal_form
 from so8t.errors import InputError, StepFailed
 from so8t.progress import Progress
@@ -29,7 +29,19 @@ RETRIED_STATUSES = (408, 429)
 Report = Callable[[int], None]
 
 
-def fetch(config: HubBase, out: Path, progress: Progress) -> dict[str, Any]:
+class Pinned(Protocol):
+    """A repository at a commit, whichever section of the config names it."""
+
+    @property
+    def id(self) -> str:
+        """Owner/name."""
+
+    @property
+    def revision(self) -> str:
+        """40 hex digits."""
+
+
+def fetch(config: Pinned, out: Path, progress: Progress, wanted: Callable[[str], bool] = is_wanted) -> dict[str, Any]:
     """Fetch the data files of the pinned revision into `out`; facts name id, revision and the card's licence."""
     if config.revision == UNPINNED:
         raise InputError(
@@ -38,8 +50,8 @@ def fetch(config: HubBase, out: Path, progress: Progress) -> dict[str, Any]:
             "`so8t plan --pin` prints the newest; put it into the config or into --set base.revision=...",
         )
     info = _model_info(config)
-    files = sorted((file for file in info.siblings or [] if is_wanted(file.rfilename)), key=lambda file: file.rfilename)
-    skipped = sorted(file.rfilename for file in info.siblings or [] if not is_wanted(file.rfilename))
+    files = sorted((file for file in info.siblings or [] if wanted(file.rfilename)), key=lambda file: file.rfilename)
+    skipped = sorted(file.rfilename for file in info.siblings or [] if not wanted(file.rfilename))
     total = sum(file.size or 0 for file in files)
     done = 0
     for file in files:
@@ -68,7 +80,7 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
-def _model_info(config: HubBase) -> Any:
+def _model_info(config: Pinned) -> Any:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -78,7 +90,7 @@ def _model_info(config: HubBase) -> Any:
         raise InputError(
             f"{config.id} at {config.revision} cannot be read: {type(error).__name__}",
             "a repository that exists, at a commit that exists, open to your token",
-            "check base.id and base.revision; for a gated one accept its terms and set HF_TOKEN",
+            "check id and revision in the config; for a gated one accept its terms and set HF_TOKEN",
         ) from None
     except (HTTPError, OSError) as error:
         raise StepFailed(f"the Hub did not answer for {config.id}: {type(error).__name__}: {error}") from error
@@ -87,7 +99,7 @@ def _model_info(config: HubBase) -> Any:
     return info
 
 
-def download(config: HubBase, name: str, expected: str, out: Path, report: Report) -> None:
+def download(config: Pinned, name: str, expected: str, out: Path, report: Report) -> None:
     """Bring one file whole into `out`; `expected` is its sha256 (LFS) or its git blob id. StepFailed if it will not come."""
     target, part = out / name, out / (name + PART_SUFFIX)
     if target.is_file() and _digest(target, expected) == expected:
@@ -111,7 +123,7 @@ def download(config: HubBase, name: str, expected: str, out: Path, report: Repor
     raise StepFailed(f"{config.id}: {name} did not come in {FRUITLESS_TRIES} tries: {fault}")
 
 
-def _fetch_rest(config: HubBase, name: str, part: Path, report: Report) -> str:
+def _fetch_rest(config: Pinned, name: str, part: Path, report: Report) -> str:
     """Append what is missing of `part`; "" when the server has sent all, else what went wrong."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HTTPError

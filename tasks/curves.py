@@ -1,0 +1,82 @@
+"""A training's curves and samples in the Prefect UI while it runs, from its logs in `progress_logs/`."""
+
+import base64
+import time
+from pathlib import Path
+from uuid import UUID
+
+from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
+
+from so8t.progress import Metric, lines_of, log_of
+
+# Drawing takes about a second, and each update some 40 KB in the server's database.
+INTERVAL_MIN_S = 30.0
+
+
+class PrefectCurves:
+    """Keeps an image and a table up to date; created once there is something to show."""
+
+    def __init__(self, home: Path, session: str, key: str, interval_s: float) -> None:
+        self._lines, self._samples = log_of(home, session), log_of(home, session, "samples")
+        self._key, self._interval_s = key, max(interval_s, INTERVAL_MIN_S)
+        self._shown_at = time.monotonic()
+        self._seen = (0, 0)
+        self._ids: dict[str, UUID] = {}
+
+    def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
+        """Show what is new once the interval has passed."""
+        if time.monotonic() - self._shown_at >= self._interval_s:
+            self.show()
+
+    def show(self) -> None:
+        """Show now what is new."""
+        self._shown_at = time.monotonic()
+        seen = (_size(self._lines), _size(self._samples))
+        if seen[0] != self._seen[0]:
+            self._image()
+        if seen[1] != self._seen[1]:
+            self._publish("samples", samples_markdown(self._samples))
+        self._seen = seen
+
+    def _image(self) -> None:
+        from so8t.benchmark.plots import training
+
+        picture = training(list({line["step"]: line for line in lines_of(self._lines)}.values()))
+        if picture is not None:
+            self._publish("curves", "data:image/png;base64," + base64.b64encode(picture).decode("ascii"))
+
+    def _publish(self, kind: str, data: str) -> None:
+        if kind in self._ids:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self._ids[kind], ArtifactUpdate(data=data))
+            return
+        key = f"{self._key}-{kind}"
+        made = (
+            create_image_artifact(image_url=data, key=key, description="numbers of the training by step")
+            if kind == "curves"
+            else create_markdown_artifact(markdown=data, key=key, description="held-out prompts, answered greedily")
+        )
+        assert isinstance(made, UUID)
+        self._ids[kind] = made
+
+
+def samples_markdown(path: Path) -> str:
+    """The newest reply to each prompt, below the one that was wanted."""
+    newest = {line["id"]: line for line in lines_of(path)}
+    blocks = [
+        f"### {line['id']}\nafter step {line['step']} ({line['phase']})\n\n"
+        + "\n\n".join(f"{name}:\n{_quoted(line[name])}" for name in ("prompt", "wanted", "reply"))
+        for line in newest.values()
+    ]
+    return "\n\n".join(blocks)
+
+
+def _quoted(text: str) -> str:
+    """As code: the replies hold tags, which Markdown would take for HTML."""
+    return "\n" + "\n".join("    " + line for line in text.splitlines() or [""])
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
