@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from so8t.plan.hardware import Speed
 from so8t.plan.memory import NF4, Shapes, weights_bytes
-from so8t.plan.parameters import adapter_parameters
+from so8t.plan.parameters import adapted_layers, adapter_parameters
 
 if TYPE_CHECKING:
     from so8t.search.config import Search
@@ -53,9 +53,9 @@ def token_flops(shapes: Shapes, length: int) -> float:
     """One token's forward pass through text model, adapters and head."""
     geometry, adapter = shapes.geometry, shapes.config.adapter
     head = geometry.vocabulary * geometry.hidden
-    rotated = sum(8 * adapter_parameters(adapter, geometry.linears[name]) / 28 * 8 for name in adapter.targets)
+    rotated = adapted_layers(adapter, geometry) * 8 * adapter_parameters(adapter, geometry) / 28 * 8
     attention = 2 * length * geometry.hidden
-    return 2 * (geometry.linear_parameters + head + geometry.layers * (rotated + attention))
+    return 2 * (geometry.linear_parameters + head + rotated + geometry.layers * attention)
 
 
 def _align_flops(shapes: Shapes) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from so8t.plan.geometry import Geometry, TowerShape
-from so8t.plan.parameters import BLOCK, Counts, count
+from so8t.plan.parameters import BLOCK, Counts, adapted_layers, count, placed
 from so8t.train.config import Train
 
 GIB = 1 << 30
@@ -231,7 +231,7 @@ def rotations_bytes(shapes: Shapes) -> int:
     if shapes.config.adapter.apply_to == "weights":
         linears = shapes.geometry.linears
         sizes = [out * into for out, into in (linears[name] for name in shapes.config.adapter.targets)]
-        kept += shapes.geometry.layers * sum(sizes) * shapes.item_bytes
+        kept += adapted_layers(shapes.config.adapter, shapes.geometry) * sum(sizes) * shapes.item_bytes
     return kept
 
 
@@ -245,9 +245,11 @@ def _rotated_channels(shapes: Shapes) -> int:
     adapter = shapes.config.adapter
     if adapter.apply_to == "weights":
         return 0
-    pairs = [shapes.geometry.linears[name] for name in adapter.targets]
     # The input of a low-rank term is kept in fp32 too.
-    return sum(out * adapter.output + into * (adapter.input + (adapter.rank > 0)) for out, into in pairs)
+    return sum(
+        out * place.output + into * (place.input + (place.rank > 0))
+        for place, out, into in placed(adapter, shapes.geometry)
+    )
 
 
 def _built_weights(shapes: Shapes) -> int:
@@ -255,8 +257,9 @@ def _built_weights(shapes: Shapes) -> int:
     adapter = shapes.config.adapter
     if adapter.apply_to != "weights":
         return 0
-    sides = 1 + adapter.output + adapter.input
-    return sum(FP32 * sides * out * into for out, into in (shapes.geometry.linears[name] for name in adapter.targets))
+    return sum(
+        FP32 * (1 + place.output + place.input) * out * into for place, out, into in placed(adapter, shapes.geometry)
+    )
 
 
 def _tower_activations(shapes: Shapes, images: int) -> int:

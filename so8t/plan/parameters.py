@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from so8t.labels import Label
 from so8t.plan.geometry import Geometry, TowerShape
-from so8t.so8.config import Adapter
+from so8t.so8.config import Adapter, Place
 from so8t.thinking import ADDED_TOKENS
 from so8t.train.config import Train
 
@@ -42,23 +42,34 @@ class Counts:
         return self.adapters + self.token_rows + self.tower + self.projector + self.tower_adapters + self.heads
 
 
-def adapter_parameters(adapter: Adapter, linear: tuple[int, int]) -> int:
-    """Numbers around one linear [out, in]."""
-    out, into = linear
-    rotated = out * adapter.output + into * adapter.input
-    return rotated // BLOCK * ENTRIES + adapter.rank * (out + into)
+def placed(adapter: Adapter, geometry: Geometry) -> list[tuple[Place, int, int]]:
+    """What the linears of one adapted layer get, and how long their outputs and inputs are."""
+    return [(place, *geometry.linears[place.target]) for place in map(adapter.place, adapter.targets)]
+
+
+def adapter_parameters(adapter: Adapter, geometry: Geometry) -> int:
+    """Numbers around the linears of one adapted layer."""
+    return sum(
+        (out * place.output + into * place.input) // BLOCK * ENTRIES + place.rank * (out + into)
+        for place, out, into in placed(adapter, geometry)
+    )
+
+
+def adapted_layers(adapter: Adapter, geometry: Geometry) -> int:
+    """How many layers get adapters."""
+    return geometry.layers if adapter.layers is None else len(set(adapter.layers))
 
 
 def count(config: Train, geometry: Geometry, tower: TowerShape) -> Counts:
     """All parts of the model in training."""
     adapter = config.adapter
-    chosen = [geometry.linears[name] for name in adapter.targets]
-    rotated = sum(out * adapter.output + into * adapter.input for out, into in chosen)
+    layers = adapted_layers(adapter, geometry)
+    rotated = sum(out * place.output + into * place.input for place, out, into in placed(adapter, geometry))
     sight = tower.layers * sum(out // BLOCK * ENTRIES for out, _ in tower.linears) if config.vision.adapters else 0
     return Counts(
         base=geometry.parameters,
-        adapters=geometry.layers * sum(adapter_parameters(adapter, linear) for linear in chosen),
-        rotations=geometry.layers * rotated // BLOCK,
+        adapters=layers * adapter_parameters(adapter, geometry),
+        rotations=layers * rotated // BLOCK,
         token_rows=2 * len(ADDED_TOKENS) * geometry.hidden,
         tower=tower.tower,
         projector=tower.projector,

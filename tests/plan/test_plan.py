@@ -18,6 +18,7 @@ from so8t.plan.hardware import Machine, speed_of
 from so8t.plan.memory import GIB, Shapes, phases, update_need, warmup_need
 from so8t.plan.report import misfits
 from so8t.search.config import Search
+from so8t.so8.config import Place
 from so8t.so8.vit import vision_modules
 from so8t.train.config import Train
 from so8t.train.learner import build
@@ -30,6 +31,13 @@ PLACEMENTS = [
     tiny.CONFIG.model_copy(
         update={
             "adapter": tiny.CONFIG.adapter.model_copy(update={"input": False, "rank": 0, "apply_to": "activations"})
+        }
+    ),
+    tiny.CONFIG.model_copy(
+        update={
+            "adapter": tiny.CONFIG.adapter.model_copy(
+                update={"layers": (1,), "placements": (Place(target=tiny.CONFIG.adapter.targets[0], rank=1),)}
+            )
         }
     ),
 ]
@@ -48,7 +56,7 @@ def shapes_of(config: Train, world) -> Shapes:
     return Shapes.of(config, geometry, tower_of(config.vision, geometry), on_gpu=False, prompt_tokens=20)
 
 
-@pytest.mark.parametrize("config", PLACEMENTS, ids=["both sides and rank", "output side"])
+@pytest.mark.parametrize("config", PLACEMENTS, ids=["both sides and rank", "output side", "one layer"])
 def test_every_count_is_that_of_the_built_model(world, tmp_path, config):
     counts = shapes_of(config, world).counts
     learner = build(config, world / "base", tmp_path, write_thinking_tokenizer(world / "base", tmp_path), "cpu")
