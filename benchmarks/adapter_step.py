@@ -20,7 +20,8 @@ from torch import Tensor
 from transformers import Phi3Config, Phi3Model
 
 from so8t.plan.geometry import PHI35_MINI
-from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.adapter import Adapters
+from so8t.so8.linear import Placement, Setting
 
 PEER = "PEFT LoRA rank 8"
 OUT, IN = Placement(), Placement(output=False, input=True)

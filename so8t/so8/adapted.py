@@ -11,7 +11,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from so8t.so8.adapter import Adapters, ApplyTo, Setting, placements_of
+from so8t.so8.adapter import Adapters, placements_of
+from so8t.so8.linear import ApplyTo, Setting
 from so8t.so8.saved import Saved
 from so8t.so8.vit import TOWER, Vision, join, load_vision_file
 

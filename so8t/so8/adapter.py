@@ -1,9 +1,6 @@
 """SO(8) adapters around the linears of a frozen model, and trainable rows for added tokens.
 
-Column vectors: y = R_out (W + s B A) R_in x, with R = Cayley(alpha A) block-diagonal over groups of
-8 consecutive channels. The bias, where there is one, is not rotated. The model's own code is not
-touched: a linear is replaced by a module with the same `weight` and `bias`, or, where it is quantised, by
-one that asks it for its product.
+The model's own code is not touched: modules are replaced. Names in the adapter file:
 
     P.so8_out [out/8, 28]   P.so8_in [in/8, 28]   P.lora_a [rank, in]   P.lora_b [out, rank]
     token_rows.embed_tokens [k, hidden]           token_rows.lm_head [k, hidden]    in order of the token ids
@@ -12,209 +9,16 @@ one that asks it for its product.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from so8t.errors import InputError
-from so8t.so8.generators import GENERATORS, blocks_of
-from so8t.so8.rotation import RotationMap, rotate, rotate_columns, rotate_rows, rotations_of
+from so8t.so8.linear import Placement, Setting, So8Linear
+from so8t.so8.rows import RowsEmbedding, RowsHead
 
-ApplyTo = Literal["activations", "weights"]
 PARTS = ("so8_out", "so8_in", "lora_a", "lora_b")
 EMBED_ROWS, HEAD_ROWS = "token_rows.embed_tokens", "token_rows.lm_head"
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What is put on one linear."""
-
-    output: bool = True
-    input: bool = False
-    rank: int = 0
-
-
-@dataclass
-class Setting:
-    """Shared by all adapted modules of one model."""
-
-    alpha: float = 1.0
-    lora_scale: float = 1.0
-    enabled: bool = True
-    cached: bool = False
-    merged: bool = False
-    rotation_map: RotationMap = "cayley"
-    # `activations` never builds a second weight (quantised bases, small memory); `weights` is far
-    # cheaper where a batch has more tokens than the weight has columns. They agree to rounding.
-    apply_to: ApplyTo = "activations"
-
-    @property
-    def live(self) -> bool:
-        """Whether there is anything to add to what the weights say."""
-        return self.enabled and not self.merged
-
-
-class So8Linear(nn.Module):
-    """A linear with rotations on its output and input side and a low-rank term, each optional."""
-
-    weight: Tensor
-    so8_out: nn.Parameter | None
-    so8_in: nn.Parameter | None
-    lora_a: nn.Parameter | None
-    lora_b: nn.Parameter | None
-
-    def __init__(self, linear: nn.Linear, placement: Placement, setting: Setting) -> None:
-        super().__init__()
-        self.setting, self.bias = setting, linear.bias
-        # A subclass has another way to multiply, and its weight may be packed; only its bias is taken from it.
-        self.inner = None if type(linear) is nn.Linear else linear
-        if self.inner is None:
-            self.weight = linear.weight
-        else:
-            self.inner.register_parameter("bias", None)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._plain: Tensor | None = None
-        self._kept: tuple[Tensor | None, Tensor | None, Tensor | None] | None = None
-        device = linear.weight.device
-
-        def zeros(wanted: bool, *shape: int) -> nn.Parameter | None:
-            return nn.Parameter(torch.zeros(*shape, device=device)) if wanted else None
-
-        self.so8_out = zeros(placement.output, blocks_of(self.out_features) if placement.output else 0, GENERATORS)
-        self.so8_in = zeros(placement.input, blocks_of(self.in_features) if placement.input else 0, GENERATORS)
-        self.lora_a = zeros(placement.rank > 0, placement.rank, self.in_features)
-        self.lora_b = zeros(placement.rank > 0, self.out_features, placement.rank)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
-        if not self.setting.live:
-            return self._with_bias(self._product(x)) if self.inner else functional.linear(x, self.weight, self.bias)
-        rotation_out, rotation_in, weight = self._kept if self._kept is not None else self._build()
-        if weight is not None:
-            return functional.linear(x, weight, self.bias)
-        if rotation_in is not None:
-            x = rotate(rotation_in, x)
-        y = self._product(x)
-        if self.lora_a is not None and self.lora_b is not None:
-            low = functional.linear(functional.linear(x.float(), self.lora_a), self.lora_b)
-            y = y + self.setting.lora_scale * low.to(y.dtype)
-        if rotation_out is not None:
-            y = rotate(rotation_out, y)
-        return self._with_bias(y)
-
-    def _product(self, x: Tensor) -> Tensor:
-        if self.inner is None:
-            return functional.linear(x, self.weight)
-        y: Tensor = self.inner(x)
-        return y
-
-    def _with_bias(self, y: Tensor) -> Tensor:
-        return y if self.bias is None else y + self.bias
-
-    def _build(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        if self.setting.apply_to == "weights":
-            return None, None, self._folded(torch.float32)
-        out = None if self.so8_out is None else self._rotations(self.so8_out)
-        return out, None if self.so8_in is None else self._rotations(self.so8_in), None
-
-    def _rotations(self, entries: Tensor) -> Tensor:
-        return rotations_of(entries, self.setting.alpha, self.setting.rotation_map)
-
-    def _folded(self, dtype: torch.dtype) -> Tensor:
-        """R_out (W + s B A) R_in [out, in], computed in `dtype`, in the weight's own type."""
-        weight = self.weight.to(dtype)
-        if self.lora_a is not None and self.lora_b is not None:
-            weight = weight + self.setting.lora_scale * (self.lora_b.to(dtype) @ self.lora_a.to(dtype))
-        if self.so8_in is not None:
-            weight = rotate_columns(weight, self._rotations(self.so8_in.to(dtype)))
-        if self.so8_out is not None:
-            weight = rotate_rows(self._rotations(self.so8_out.to(dtype)), weight)
-        return weight.to(self.weight.dtype)
-
-    def merge(self) -> None:
-        """Put the folded weight, from float64 and cast once, in the place of the plain one, which is kept on the host."""
-        folded = self._folded(torch.float64)
-        self._plain, self.weight.data = self.weight.data.cpu(), folded
-
-    def unmerge(self) -> None:
-        """Put the plain weight back, the very bytes; nothing where none was taken away."""
-        if self._plain is not None:
-            self.weight.data, self._plain = self._plain.to(self.weight.device), None
-
-    def keep(self, on: bool) -> None:
-        """Build the rotations (or the weight) once and reuse them, or stop doing so."""
-        self._kept = None
-        if on:
-            with torch.no_grad():
-                self._kept = self._build()
-
-
-class _Rows(nn.Module):
-    """Trainable rows in the place of some of a weight's [vocabulary, hidden]."""
-
-    weight: Tensor
-    token_ids: Tensor
-
-    def __init__(self, module: nn.Embedding | nn.Linear, token_ids: Tensor, setting: Setting) -> None:
-        super().__init__()
-        self.weight, self.setting = module.weight, setting
-        self.rows = nn.Parameter(module.weight.detach()[token_ids].float().clone())
-        self.register_buffer("token_ids", token_ids, persistent=False)
-        self._plain: Tensor | None = None
-
-    def merge(self) -> None:
-        """Write the rows into the weight; the plain ones are kept."""
-        self._plain = self.weight.data[self.token_ids]
-        self.weight.data[self.token_ids] = self.rows.detach().to(self.weight.dtype)
-
-    def unmerge(self) -> None:
-        """Write the plain rows back."""
-        if self._plain is not None:
-            self.weight.data[self.token_ids], self._plain = self._plain, None
-
-
-class RowsEmbedding(_Rows):
-    """An embedding of which the rows of the added tokens are replaced."""
-
-    row_of: Tensor
-
-    def __init__(self, embedding: nn.Embedding, token_ids: Tensor, setting: Setting) -> None:
-        super().__init__(embedding, token_ids, setting)
-        self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
-        row_of = torch.full((embedding.num_embeddings,), -1, dtype=torch.long, device=token_ids.device)
-        row_of[token_ids] = torch.arange(len(token_ids), device=token_ids.device)
-        self.register_buffer("row_of", row_of, persistent=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """[...] -> [..., hidden]."""
-        plain = functional.embedding(ids, self.weight)
-        if not self.setting.live:
-            return plain
-        row = self.row_of[ids]
-        added = functional.embedding(row.clamp(min=0), self.rows).to(plain.dtype)
-        return torch.where((row >= 0).unsqueeze(-1), added, plain)
-
-
-class RowsHead(_Rows):
-    """An output projection of which the rows of the added tokens are replaced."""
-
-    def __init__(self, head: nn.Linear, token_ids: Tensor, setting: Setting) -> None:
-        super().__init__(head, token_ids, setting)
-        self.bias = None
-        self.in_features, self.out_features = head.in_features, head.out_features
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., hidden] -> [..., vocabulary]."""
-        # On a CPU, torch 2.13 copies a bf16 weight into fp32 for a slice: 376 MiB for Phi-3.5's head.
-        x = x.contiguous()
-        logits = functional.linear(x, self.weight)
-        if not self.setting.live:
-            return logits
-        added = functional.linear(x.to(self.rows.dtype), self.rows).to(logits.dtype)
-        return logits.index_copy(-1, self.token_ids, added)
 
 
 class Adapters:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from so8t import durable
 from so8t.errors import InputError
-from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS, Placement, placements_of
+from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS, placements_of
 from so8t.so8.generators import BLOCK
+from so8t.so8.linear import Placement
 from so8t.so8.merge import Tensors
 from so8t.so8.rotation import cayley, expm, inverse_cayley
 from so8t.so8.saved import Saved, write_tensors

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from so8t.errors import InputError
-from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.adapter import Adapters
 from so8t.so8.config import Adapter
+from so8t.so8.linear import Placement, Setting
 
 
 def text_adapters(shape: Adapter, text: Any, where: str) -> Adapters:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from so8t import durable
 from so8t.errors import InputError
-from so8t.so8.adapter import EMBED_ROWS, Adapters, ApplyTo, Setting, placements_of
+from so8t.so8.adapter import EMBED_ROWS, Adapters, placements_of
+from so8t.so8.linear import ApplyTo, Setting
 from so8t.so8.rotation import MAPS, RotationMap
 
 FORMAT = "so8t-adapter-1"

@@ -13,7 +13,8 @@ from so8t.batching import pad, positions_of
 from so8t.errors import InputError
 from so8t.labels import Label
 from so8t.models import load_base, load_tokenizer, stop_ids
-from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.adapter import Adapters
+from so8t.so8.linear import Placement, Setting
 from so8t.so8.placing import enable_recomputing, recomputing, text_adapters
 from so8t.so8.pretrained import as_pretrained, load_tower
 from so8t.so8.vit import (

@@ -5,7 +5,8 @@ import torch
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from so8t.errors import InputError
-from so8t.so8.adapter import Adapters, Placement, Setting, placements_of
+from so8t.so8.adapter import Adapters, placements_of
+from so8t.so8.linear import Placement, Setting
 from so8t.so8.vit import TOWER, Vision, describe, join, load_vision, vision_state
 
 VOCABULARY, ADDED = 128, [100, 101, 102]

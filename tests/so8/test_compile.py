@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.adapter import Adapters
+from so8t.so8.linear import Placement, Setting
 from so8t.so8.vit import join
 from tests.so8.test_adapter import FULL, adapt, disturb, make_base, make_vision
 

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from so8t.cli import main
 from so8t.errors import InputError
-from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.adapter import Adapters
 from so8t.so8.generators import entries_of
+from so8t.so8.linear import Placement, Setting
 from so8t.so8.peft import export_peft
 from so8t.so8.peft_import import import_peft
 from so8t.so8.saved import Saved

@@ -11,8 +11,9 @@ from so8t.collect.config import DemoBase
 from so8t.config import Machine
 from so8t.errors import InputError
 from so8t.progress import Progress
-from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.adapter import Adapters
 from so8t.so8.config import Adapter
+from so8t.so8.linear import Placement, Setting
 from so8t.so8.placing import text_adapters
 
 SHAPE = {"targets": ["self_attn.o_proj", "mlp.down_proj"], "input": True, "rank": 2}

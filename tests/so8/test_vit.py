@@ -20,7 +20,8 @@ from so8t.errors import ConfigError, InputError
 from so8t.models import load_base
 from so8t.progress import Progress
 from so8t.section import Repository
-from so8t.so8.adapter import Adapters, Placement, Setting
+from so8t.so8.adapter import Adapters
+from so8t.so8.linear import Placement, Setting
 from so8t.so8.pretrained import as_pretrained, load_tower, read_tower
 from so8t.so8.vit import LINEARS, TOWER, check_shape, describe, join, load_vision, vision_state
 from tests.hub import HubServer
