@@ -5,12 +5,13 @@
 The base has Phi-3.5-mini's hidden size, heads, FFN and vocabulary, random weights and two layers; SO8ViT has SigLIP's
 base shape at 224 pixels. Each case is a process of its own, which builds the learner as training does, then makes one
 whole update of PPO: rollout, and a backward pass and an optimizer step for every minibatch. Measured are resident
-bytes above those of the same process once everything is imported: after building, and the peaks of the rollout and
-of the update (VmHWM, reset between them, so Linux only). "plan" is what so8t.plan says for the same, without its
+bytes above those of the same process after an update of a small model: after building, and the peaks of the rollout
+and of the update (VmHWM, reset between them, so Linux with glibc only). "plan" is what so8t.plan says for the same, without its
 allowance for the interpreter, which the difference excludes, and without checkpoint buffers, since none is saved here.
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import subprocess
@@ -30,6 +31,8 @@ from so8t.train.config import Train
 
 MIB = 1 << 20
 LAYERS = 2
+# Of the update that is made first, so that everything is loaded.
+SMALL = {"hidden_size": 192, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 512}
 IMAGE_SIZE, PATCH_SIZE = 224, 16
 # In the plan, but not in what is measured here.
 LEFT_OUT = ("process", "checkpoint buffers")
@@ -43,8 +46,8 @@ def config_of(dtype: str, checkpointing: bool, batch: int, reply: int, rank: int
         "align": {"steps": 0},
         "warmup": {"steps": 0},
         "ppo": {
-            "updates": 1, "batch": batch, "minibatch": batch, "epochs": 1, "max_new_tokens": reply,
-            "evaluation_prompts": 1,
+            "updates": 1, "batch": batch, "minibatch": batch, "micro_batch": batch, "epochs": 1,
+            "max_new_tokens": reply, "image_share": 0.5, "evaluation_prompts": 1,
         },
         "head": {"steps": 0},
     })  # fmt: skip
@@ -60,53 +63,62 @@ def resident(peak: bool = False) -> int:
 def reset_peak() -> None:
     """Forget the peak; what is garbage goes first."""
     gc.collect()
+    # What glibc keeps of freed memory would hide as much of what is allocated next.
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
-def measure(world: Path, config: Train) -> dict[str, Any]:
+def measure(folder: Path, config: Train) -> dict[str, Any]:
     """One update in this process; bytes by moment, and what the plan says of the same."""
-    from transformers import LlavaForConditionalGeneration, Phi3ForCausalLM  # noqa: F401
+    torch.set_num_threads(1)
+    # Libraries load parts of themselves at their first use: that is no memory of the model.
+    for _ in range(2):
+        one_update(folder / "small", config)
+    reset_peak()
+    before = resident()
+    told = one_update(folder / "world", config)
+    geometry = of_json(durable.read_json(folder / "world" / "base" / "config.json"), "here")
+    shapes = Shapes.of(config, geometry, tower_of(config.vision, geometry), False, told["prompt_tokens"])
+    return {
+        **told,
+        "built": told["built"] - before,
+        "measured": {name: peak - before for name, peak in told["peaks"].items()},
+        "planned": {
+            "rollout": planned(rollout_need(shapes)), "update": planned(update_need(shapes, config.ppo.minibatch))
+        },
+    }  # fmt: skip
 
+
+def one_update(world: Path, config: Train) -> dict[str, Any]:
+    """Build a learner as training does, and make the first update; resident bytes after building, and peaks."""
     from so8t.models import write_thinking_tokenizer
     from so8t.train.data import encode
     from so8t.train.learner import build
     from so8t.train.policy import Policy
 
-    torch.set_num_threads(1)
-    reset_peak()
-    before = resident()
     ids = write_thinking_tokenizer(world / "base", world / "tokenizer")
     learner = build(config, world / "base", world / "tokenizer", ids, "cpu")
     gc.collect()
-    built = resident() - before
+    built = resident()
     rows = [
         encode(row, learner.tokenizer, learner.vision.tokens, 1.0)
         for row in records.iterate(world / "data" / "train.parquet")
     ]
     phase = Policy(learner, config, rows, [])
     phase.begin()
-    moments, commits = {}, []
     started = time.process_time()
-    for position in range(phase.steps):
-        inner = _Watched(phase)
-        reset_peak()
-        with inner:
-            commits.append(phase.step(position)())
-        moments = inner.peaks
-    moments = {name: peak - before for name, peak in moments.items()}
-    prompt = int(phase.buffer.context)
-    geometry = of_json(durable.read_json(world / "base" / "config.json"), "here")
-    shapes = Shapes.of(config, geometry, tower_of(config.vision, geometry), False, prompt)
+    reset_peak()
+    watched = _Watched(phase)
+    with watched:
+        metrics = phase.step(0)()
+    assert phase.buffer is not None
     return {
-        "prompt_tokens": prompt,
+        "prompt_tokens": int(phase.buffer.context),
         "cpu_s": time.process_time() - started,
-        "loss": commits[0]["loss"],
+        "loss": metrics["loss"],
         "built": built,
-        "measured": moments,
-        "planned": {
-            "rollout": planned(rollout_need(shapes)), "update": planned(update_need(shapes, config.ppo.minibatch))
-        },
-    }  # fmt: skip
+        "peaks": watched.peaks,
+    }
 
 
 class _Watched:
@@ -168,8 +180,9 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(dir=options.place) as folder:
         world = Path(folder)
-        make_base(world / "base", LAYERS)
-        make_rows(world / "data", IMAGE_SIZE, 4)
+        for name, shape in (("world", {}), ("small", SMALL)):
+            make_base(world / name / "base", LAYERS, shape)
+            make_rows(world / name / "data", IMAGE_SIZE, 4)
         told = {}
         for dtype in options.dtypes:
             for checkpointing in (True, False) if options.no_checkpointing else (True,):

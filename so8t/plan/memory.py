@@ -27,6 +27,8 @@ CUDA_CONTEXT_BYTES = GIB // 2
 PROCESS_BYTES = GIB // 2
 # The caching allocator keeps blocks that fit nothing: a share of all that comes and goes.
 FRAGMENTATION = 0.1
+# An automatic micro-batch leaves the rest to the desktop and to other programs.
+ROOM_SHARE = 0.9
 # Per logit, backward pass: base-type output twice (head, added rows) while fp32 log-probabilities, their gradient
 # and the scaled logits stand beside them.
 LOGIT_BYTES = 2 * 2 + 3 * FP32
@@ -87,11 +89,11 @@ def phases(shapes: Shapes, room_bytes: int = 0) -> dict[str, Need]:
 
 
 def fitting(shapes: Shapes, need: Callable[[Shapes, int], Need], most: int, room_bytes: int) -> int:
-    """The largest of `most`, its half, its quarter ... that needs no more than `room_bytes`; at least 1."""
+    """The largest of `most`, its half, its quarter ... that needs no more than a share of `room_bytes`; at least 1."""
     size = most
     while size > 1:
         found = need(shapes, size)
-        if found.device_bytes + (0 if shapes.on_gpu else found.host_bytes) <= room_bytes:
+        if found.device_bytes + (0 if shapes.on_gpu else found.host_bytes) <= ROOM_SHARE * room_bytes:
             break
         size = -(-size // 2)
     return size
