@@ -28,6 +28,8 @@ POLL_S = 0.1
 # Time for an emergency checkpoint between the request to stop and the kill.
 STOP_GRACE_S = 30.0
 LOG_TAIL_LINES = 15
+# The step that several processes may share.
+SHARED = "train"
 
 # Set by the signal handler: children run in threads, which an exception in the main thread does not reach.
 stopping = threading.Event()
@@ -50,7 +52,16 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
     files = {kind: logs / f"{name}.{suffix}" for kind, suffix in _FILES.items()}
     durable.write_text(files["config"], config.model_dump_json(indent=2))
     files["error"].unlink(missing_ok=True)
-    command = [sys.executable, "-m", "so8t", "step", ref.step, "--config", str(files["config"])]
+    command = [
+        sys.executable,
+        "-m",
+        *_launcher(ref, config),
+        "so8t",
+        "step",
+        ref.step,
+        "--config",
+        str(files["config"]),
+    ]
     command += ["--home", str(store.home), "--progress-file", str(files["progress"])]
     command += ["--error-file", str(files["error"]), "--die-with-stdin"]
     if ref.part:
@@ -75,12 +86,24 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
         finally:
             _alive.discard(process.pid)
     if code != 0:
-        raise _error(ref, code, files)
+        raise _error(ref, code, files, processes_of(ref, config) > 1)
     planned = plan(ref, config, store)
     found = store.find(ref.step, planned.key)
     if found is None:
         raise StepFailed(f"{ref} ended with exit code 0 but left no artifact {planned.key[:12]}; see {files['log']}")
     return found
+
+
+def _launcher(ref: Ref, config: Config) -> list[str]:
+    """torchrun's module, where the step is shared by several processes; its workers inherit standard input."""
+    if processes_of(ref, config) == 1:
+        return []
+    return ["torch.distributed.run", "--standalone", f"--nproc-per-node={config.machine.processes}", "-m"]
+
+
+def processes_of(ref: Ref, config: Config) -> int:
+    """How many processes make the step together."""
+    return config.machine.processes if ref.step == SHARED else 1
 
 
 _FILES = {"config": "config.yaml", "progress": "progress.jsonl", "error": "error.json", "log": "log"}
@@ -114,7 +137,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _environment(ref: Ref, config: Config) -> dict[str, str]:
     """Mapped parts share the cores; a single step has them all."""
     cores = os.cpu_count() or 1
-    share = max(1, cores // config.machine.workers) if ref.part else cores
+    share = max(1, cores // (config.machine.workers if ref.part else processes_of(ref, config)))
     threads = str(config.machine.threads or share)
     return {
         # A waiting OpenMP thread must not spin long: one measurement of the demo's training step beside a busy
@@ -131,13 +154,18 @@ def _environment(ref: Ref, config: Config) -> dict[str, str]:
     }
 
 
-def _error(ref: Ref, code: int, files: dict[str, Path]) -> So8tError:
-    """The child's own error where it could still say it, else what the exit code means."""
+def _error(ref: Ref, code: int, files: dict[str, Path], together: bool) -> So8tError:
+    """The child's own error where it could still say it, else what the exit code means.
+
+    `together`: torchrun stops the other processes where one has ended, and nobody here asked for that.
+    """
     if files["error"].exists():
         told: dict[str, Any] = durable.read_json(files["error"])
         kind = getattr(errors, told["type"], StepFailed)
         if issubclass(kind, UserError):
             return kind(told["found"], told["wanted"], told["do"])
+        if issubclass(kind, Interrupted) and together:
+            return StepFailed(f"{ref}: one of its processes ended; {told['message']}; see {files['log']}")
         if issubclass(kind, Interrupted):
             return Interrupted(told["message"], exit_code=told["exit_code"])
         return kind(f"{ref}: {told['message']}")

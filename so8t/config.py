@@ -37,6 +37,9 @@ class Machine(Section):
     """Mapped tasks (sources, quantizations, benchmark cells) at a time."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads a step's process may use; 0 takes the machine's cores."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Processes that share the train step, started by torchrun: on GPUs one for each, on a CPU for trying it out. As
+    with another card, a training ends in other bytes than with one."""
     checkpoint_interval_s: Annotated[float, Field(gt=0)] = 180.0
     """Between two rolling checkpoints."""
     checkpoint_keep: Annotated[int, Field(ge=2)] = 5

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
 from so8t import __version__
@@ -187,6 +188,16 @@ def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()
                 },
                 step.volatile,
             )
+
+
+def assist(ref: Ref, config: Config, store: Store) -> None:
+    """Compute a share of a step that another process makes with `execute`; nothing is written to the home."""
+    planned = plan(ref, config, store, read_only=True)
+    if store.peek(planned.step.name, planned.key) is not None:
+        return
+    run: Run = importlib.import_module(planned.step.module).run
+    with TemporaryDirectory(prefix="so8t-") as out:
+        run(planned.section, planned.inputs, Path(out), Progress(str(ref), config.machine, store.home))
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> int:
     from so8t.artifacts import Store
     from so8t.config import load_config
     from so8t.progress import JsonLines, PlainLines, Sink
-    from so8t.step import Ref, execute, steps
+    from so8t.step import Ref, assist, execute, steps
 
     raise_on_signals()
     known = steps().get(options.name)
@@ -43,10 +43,15 @@ def main(options: argparse.Namespace) -> int:
         child.die_with_stdin()
     try:
         config = load_config(options.config, [*options.overrides, *_resume(options)], options.home)
+        ref = Ref(options.name, options.part)
+        if os.environ.get("RANK", "0") != "0":
+            assist(ref, config, Store(config.home()))
+            return 0
         sink: Sink = JsonLines(options.progress_file) if options.progress_file else PlainLines()
-        artifact = execute(Ref(options.name, options.part), config, Store(config.home()), (sink,))
+        artifact = execute(ref, config, Store(config.home()), (sink,))
     except BaseException as error:
-        if options.error_file:
+        # Of several processes the first to fail says why; the others then only miss it.
+        if options.error_file and not (os.environ.get("WORLD_SIZE") and options.error_file.exists()):
             child.write_error(options.error_file, error)
         raise
     manifest = artifact.manifest

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from so8t.artifacts import hash_json
+from so8t.loop import ranks
 from so8t.models import pick_device
 from so8t.section import Section
 
@@ -18,8 +19,9 @@ FINGERPRINTED = ("torch", "transformers", "numpy", "tokenizers", "safetensors")
 
 
 def prepare(machine: "Machine") -> torch.device:
-    """Threads and determinism of this process; the device to train on."""
-    torch.set_num_threads(machine.threads or os.cpu_count() or 1)
+    """Threads and determinism of this process; the device to train on, of several processes each its own GPU."""
+    torch.set_num_threads(machine.threads or max(1, (os.cpu_count() or 1) // ranks.started()))
+    ranks.see_own_gpu()
     device = pick_device(machine.device)
     if device.type == "cuda":
         # cuBLAS is deterministic only with a workspace of fixed size (PyTorch, reproducibility notes).
@@ -33,6 +35,7 @@ def fingerprint(config: Section, device: torch.device) -> dict[str, Any]:
     return {
         "config": hash_json(config.model_dump(mode="json")),
         "threads": torch.get_num_threads(),
+        "processes": ranks.started(),
         "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         "packages": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
     }

@@ -12,7 +12,8 @@ from typing import TypeVar
 import torch
 
 from so8t.errors import ResourceError
-from so8t.loop.trainer import capture_rng, restore_rng
+from so8t.loop import ranks
+from so8t.loop.rng import capture_rng, restore_rng
 
 T = TypeVar("T")
 # What allocators say, beside the types that PyTorch and Python raise; cuBLAS and the driver have their own words.
@@ -29,13 +30,18 @@ class MicroBatch:
         """`compute(size)`, which must begin from nothing each time; ResourceError where one sample is too many."""
         rng = capture_rng()
         while True:
+            failed_here = True
             try:
-                return compute(self._trying)
+                result = compute(self._trying)
+                ranks.check()
+                return result
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                told = str(error).splitlines()[0]
+                told, failed_here = str(error).splitlines()[0], not isinstance(error, ranks.PeerOutOfMemory)
             # Outside the handler: the error's traceback holds the tensors of the pass that failed.
+            if failed_here:
+                ranks.check(failed=True)
             if self._trying == 1:
                 raise ResourceError(
                     f"memory runs out with one sample a pass: {told}",

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from so8t.loop import ranks
+
 Metrics = dict[str, float]
 Commit = Callable[[], Metrics]
 
@@ -79,6 +81,10 @@ class Optimizer:
     def clip(self, max_norm: float) -> float:
         """Clip the joint gradient norm; give what it was."""
         return float(torch.nn.utils.clip_grad_norm_(list(self.named.values()), max_norm))
+
+    def add_up(self) -> None:
+        """Gradients of shares become those of the whole, where several processes train."""
+        ranks.add_up_gradients(list(self.named.values()))
 
     def step(self, factor: float) -> None:
         """One step at `factor` times the peak learning rates."""

@@ -5,9 +5,8 @@ Time decides only when a checkpoint is written and a line is logged, never a num
 
 import json
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,13 @@ import torch
 from torch import Tensor
 
 from so8t.errors import InputError, Interrupted, StepFailed
+from so8t.loop import ranks
 from so8t.loop.checkpoint import Checkpoints, Kind, Snapshot
+from so8t.loop.follower import enter, take_over
 from so8t.loop.pace import Pace
-from so8t.loop.phase import Metrics, Phase, Trainee, under
+from so8t.loop.phase import Metrics, Phase, Trainee
 from so8t.loop.request import Requests
+from so8t.loop.rng import capture_rng, seed_all
 from so8t.loop.signals import Signals
 from so8t.loop.trainlog import TrainLog
 from so8t.loop.writer import Saved, Writer
@@ -74,10 +76,7 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end from wherever the newest checkpoint is. Interrupted, or any error, once the state is kept."""
-        torch.manual_seed(self.seed)
-        random.seed(self.seed)
-        # Third-party code may draw from it.
-        np.random.seed(self.seed)
+        seed_all(self.seed)
         with self.signals, self.writer:
             try:
                 self._resume()
@@ -112,7 +111,8 @@ class Trainer:
 
     def _resume(self) -> None:
         self._rng = capture_rng()
-        snapshot, origin = self._choose()
+        chosen, origin = self._choose()
+        snapshot = ranks.snapshot_of_first(chosen)
         for problem in self.checkpoints.problems:
             self._say(f"damaged checkpoint {problem}")
         self.session.update(problems=[*self.session.session.problems, *self.checkpoints.problems])
@@ -125,18 +125,12 @@ class Trainer:
         entry = Resume(checkpoint=origin, step=snapshot.step, time=now())
         self.session.update(resumes=[*self.session.session.resumes, entry])
         values = snapshot.values
-        self.trainee.restore(under("learner.", snapshot.tensors))
-        self.phase, self.position, self.global_step = values["phase"], values["position"], snapshot.step
         self._rows = bytearray(snapshot.tensors["history"].numpy().tobytes())
         self.history, self.metrics = [json.loads(row) for row in self._rows.splitlines()], dict(values["metrics"])
         if values["fingerprint"] != self.fingerprint and self.checkpoints.names():
             self._say("the environment differs from the checkpoint's")
-        if self.steps_left:
-            phase = self.phases[self.phase]
-            phase.begin()
-            if values["inside"]:
-                phase.restore(under("phase.", snapshot.tensors), values["phase_values"])
-        restore_rng(values["rng"], snapshot.tensors)
+        self.phase, self.position = take_over(self.trainee, self.phases, snapshot)
+        self.global_step = snapshot.step
         self._rng = capture_rng()
         self._whole = True
 
@@ -187,7 +181,8 @@ class Trainer:
                 self.session.update(overrides={**self.session.session.overrides, **changed})
             self.log.step(self.history[-1], self.position, phase.steps)
             if self._watch is not None:
-                self._watch(phase.name, self.position, phase.steps, self.global_step)
+                with ranks.alone():
+                    self._watch(phase.name, self.position, phase.steps, self.global_step)
         self.log.message(phase.name, self.global_step, "measuring")
         commit_measures = phase.finish()
         with self._changing(phase_ends=True):
@@ -196,7 +191,7 @@ class Trainer:
             self.global_step += 1
             self._rng = capture_rng()
         if self.steps_left:
-            self.phases[self.phase].begin()
+            enter(self.trainee, self.phases[self.phase])
 
     @contextmanager
     def _changing(self, phase_ends: bool = False) -> Iterator[None]:
@@ -281,32 +276,3 @@ class Trainer:
         except Exception as error:  # noqa: BLE001 - told in the message of what ended the training
             return f"its state could not be saved ({error}); the next start goes on from the checkpoint before"
         return f"step {self.global_step} is saved in {path.name}, and the next start goes on from it"
-
-
-def capture_rng() -> dict[str, Any]:
-    """The state of every generator that is not derived from the seed at its use."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    tensors = {"rng.torch": torch.get_rng_state(), "rng.numpy": torch.from_numpy(np.asarray(keys, dtype=np.int64))}
-    if torch.cuda.is_available():
-        tensors |= {f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    return {
-        "values": {
-            "python": [version, list(words), gauss],
-            "numpy": [name, int(position), int(has_gauss), float(cached)],
-        },
-        "tensors": tensors,
-    }
-
-
-def restore_rng(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Take over what `capture_rng` gave."""
-    version, words, gauss = values["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, position, has_gauss, cached = values["numpy"]
-    keys = tensors["rng.numpy"].numpy().astype(np.uint32)
-    np.random.set_state((name, keys, position, has_gauss, cached))
-    torch.set_rng_state(tensors["rng.torch"])
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        torch.cuda.set_rng_state_all([tensors[f"rng.cuda.{i}"] for i in range(count) if f"rng.cuda.{i}" in tensors])

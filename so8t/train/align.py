@@ -72,7 +72,9 @@ class Align:
     def _gradients(self, picked: list[Sample], micro_batch: int) -> float:
         self.optimizer.zero_grad()
         with self._base_alone():
-            return accumulate(self.learner, picked, micro_batch)
+            loss = accumulate(self.learner, picked, micro_batch)
+        self.optimizer.add_up()
+        return loss
 
     def _base_alone(self) -> AbstractContextManager[Any]:
         both = ExitStack()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from so8t.batching import pad
+from so8t.loop import ranks
 from so8t.models import END_TOKEN
 from so8t.train.data import Sample
 from so8t.train.learner import Learner
@@ -48,17 +49,21 @@ def generate(learner: Learner, samples: Sequence[Sample], pictures: Pictures, sa
     ids = pad(prompts, learner.pad_id, left=True).to(learner.device)
     mask = pad([[1] * len(row) for row in prompts], 0, left=True).to(learner.device)
     context = ids.shape[1]
-    with learner.text.cached():
-        reply = learner.model.generate(
-            inputs_embeds=embed(learner, ids, pictures),
-            attention_mask=mask,
-            max_new_tokens=sampling.max_new_tokens,
-            eos_token_id=learner.stop,
-            pad_token_id=learner.pad_id,
-            use_cache=True,
-            past_key_values=_static_cache(learner, context, sampling) if sampling.cache == "static" else None,
-            **_drawing(sampling.temperature),
-        )
+    rows = torch.tensor(ranks.share(range(len(ids))), device=learner.device)
+    mine = ids.new_empty((0, 0))
+    with learner.text.cached(), ranks.own_random_numbers():
+        if len(rows):
+            mine = learner.model.generate(
+                inputs_embeds=embed(learner, ids[rows], pictures.rows(rows)),
+                attention_mask=mask[rows],
+                max_new_tokens=sampling.max_new_tokens,
+                eos_token_id=learner.stop,
+                pad_token_id=learner.pad_id,
+                use_cache=True,
+                past_key_values=_static_cache(learner, context, sampling) if sampling.cache == "static" else None,
+                **_drawing(sampling.temperature),
+            )
+    reply = ranks.rows_of_all(mine, len(ids), learner.pad_id)
     is_end = torch.isin(reply, torch.tensor(learner.stop, device=reply.device))
     # Up to and including the first end token: padding may use an end token's id.
     reply_mask = ((is_end.cumsum(1) - is_end.long()) == 0).long()

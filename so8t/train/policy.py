@@ -20,6 +20,7 @@ from torch import Tensor
 from so8t.batching import indices
 from so8t.errors import InputError
 from so8t.labels import Label
+from so8t.loop import ranks
 from so8t.loop.microbatch import MicroBatch
 from so8t.loop.phase import Commit, Metrics, Optimizer, linear_decay, under
 from so8t.plan.memory import update_need
@@ -168,10 +169,12 @@ class Policy:
         mask = buffer.reply_mask[rows].float()
         weights = token_weights(mask, "token" if self.config.algorithm == "ppo" else "reply")
         sums: dict[str, float] = {}
-        for part, shares in zip(torch.split(rows, micro_batch), torch.split(weights, micro_batch), strict=True):
+        pieces = zip(torch.split(rows, micro_batch), torch.split(weights, micro_batch), strict=True)
+        for part, shares in ranks.share(list(pieces)):
             for name, value in self._losses(buffer, pictures, part, shares).items():
                 sums[name] = sums.get(name, 0.0) + value
-        return {**sums, "grad_norm": self.optimizer.clip(self.config.max_grad_norm)}
+        self.optimizer.add_up()
+        return {**ranks.sums(sums), "grad_norm": self.optimizer.clip(self.config.max_grad_norm)}
 
     def _losses(self, buffer: Buffer, pictures: Pictures, rows: Tensor, weights: Tensor) -> dict[str, float]:
         """Forward and backward of a micro-batch; its part of each loss."""
@@ -225,7 +228,9 @@ class Policy:
             if self.judged
             else None
         )
-        return Review(reward, anchors.perplexity(self.learner, self.micro.size) if anchors else None)
+        # What is decided by these numbers must be decided alike by all processes.
+        perplexity = anchors.perplexity(self.learner, self.micro.size) if anchors else None
+        return Review(ranks.agreed(reward), ranks.agreed(perplexity))
 
     def finish(self) -> Callable[[], dict[str, Any]]:
         """The last review, and the measures of the warm-up again, of the state that the phase ends with."""

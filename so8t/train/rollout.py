@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from so8t.labels import Label
+from so8t.loop import ranks
 from so8t.train.config import Ppo, Reward
 from so8t.train.data import Sample
 from so8t.train.generation import Replies, Sampling, generate
@@ -95,9 +96,9 @@ def values_of(learner: Learner, states: Tensor) -> Tensor:
 
 
 def micro_batches(rows: Tensor, minibatch: int, micro_batch: int) -> Iterator[Tensor]:
-    """The rows in the groups in which they go through the model."""
+    """The rows in the groups in which they go through the model; with several processes this one's share of them."""
     for group in torch.split(rows, minibatch):
-        yield from torch.split(group, micro_batch)
+        yield from ranks.share(torch.split(group, micro_batch))
 
 
 @torch.no_grad()
@@ -122,6 +123,7 @@ def _pass(
             )
             if config.algorithm == "ppo":
                 values[rows] = values_of(learner, states)
+    ranks.add_up(logprobs, values)
     return logprobs, values
 
 

@@ -5,11 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from so8t import records
 from so8t.artifacts import Artifact
 from so8t.errors import InputError
+from so8t.loop import ranks
 from so8t.loop.checkpoint import Checkpoints
 from so8t.loop.environment import fingerprint, prepare
+from so8t.loop.follower import follow
 from so8t.loop.phase import Phase
 from so8t.loop.trainer import Trainer
 from so8t.loop.watched import Watched
@@ -39,22 +43,46 @@ PARTIAL = ".partial"
 
 
 def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
-    """Train, or go on training; `out` gets the adapter, tokenizer, tower, head, metrics and history."""
+    """Train, or go on training; `out` gets the adapter, tokenizer, tower, head, metrics and history.
+
+    Of several processes (so8t/loop/ranks.py) the first does so; the others compute their shares and give no facts.
+    """
+    device = prepare(progress.machine)
+    with ranks.joined(device):
+        if not ranks.is_first():
+            return _help(config, inputs, out, device)
+        return _train(config, inputs, out, progress, device)
+
+
+def _help(config: Train, inputs: Inputs, out: Path, device: torch.device) -> Facts:
+    config, _ = take_over(config, inputs.get("search"))
+    learner, phases, _, _ = _assemble(config, inputs, out, device)
+    follow(learner, phases, config.seed)
+    return {}
+
+
+def _assemble(
+    config: Train, inputs: Inputs, out: Path, device: torch.device
+) -> tuple[Learner, list[Phase], list[Sample], list[Sample]]:
+    """The learner, its phases, and the rows of both splits."""
+    classify = ask(inputs, str(device))
+    token_ids = write_thinking_tokenizer(inputs["base"].path, out / "tokenizer")
+    learner = build(config, inputs["base"].path, out / "tokenizer", token_ids, str(device), pretrained_tower(inputs))
+    train, held_out = (load_samples(config, learner, inputs["data"], split) for split in ("train", "validation"))
+    held_out = unseen(held_out, inputs.get("search"))
+    return learner, make_phases(config, learner, train, held_out, classify), train, held_out
+
+
+def _train(config: Train, inputs: Inputs, out: Path, progress: Progress, device: torch.device) -> Facts:
     started = time.monotonic()
     found = inputs.get("search")
     config, searched = take_over(config, found)
-    device = prepare(progress.machine)
     session = progress.session or SessionFile.open(
         progress.home, f"train-{out.name.removesuffix(PARTIAL)[:12]}", "train"
     )
     checkpoints = Checkpoints(session.folder / "checkpoints", progress.machine.checkpoint_keep)
     progress.update(0, None, "loading the base and the data")
-    classify = ask(inputs, str(device))
-    token_ids = write_thinking_tokenizer(inputs["base"].path, out / "tokenizer")
-    learner = build(config, inputs["base"].path, out / "tokenizer", token_ids, str(device), pretrained_tower(inputs))
-    train, held_out = (load_samples(config, learner, inputs["data"], split) for split in ("train", "validation"))
-    held_out = unseen(held_out, found)
-    phases = make_phases(config, learner, train, held_out, classify)
+    learner, phases, train, held_out = _assemble(config, inputs, out, device)
     trainer = Trainer(
         learner, phases, checkpoints, session, progress, config.seed, fingerprint(config, device), start_of(found),
         _samples_of(learner, held_out, phases, session, progress).after,

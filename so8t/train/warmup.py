@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from so8t.batching import indices
 from so8t.labels import Label
+from so8t.loop import ranks
 from so8t.loop.microbatch import MicroBatch
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.plan.memory import warmup_need
@@ -88,7 +89,9 @@ class Warmup:
 
     def _gradients(self, parts: list[list[Sample]], micro_batch: int) -> list[float]:
         self.optimizer.zero_grad()
-        return [accumulate(self.learner, part, micro_batch) for part in parts]
+        losses = [accumulate(self.learner, part, micro_batch) for part in parts]
+        self.optimizer.add_up()
+        return losses
 
     def _set_alpha(self, position: int) -> None:
         ramp = self.config.alpha_ramp * self.steps
@@ -133,17 +136,17 @@ class Warmup:
 
 
 def accumulate(learner: Learner, part: Sequence[Sample], micro_batch: int) -> float:
-    """Backward over micro-batches; the mean weighted loss of the part."""
+    """Backward over this process's share of the micro-batches; the mean weighted loss of the whole part."""
     total = sum(sum(sample.weights) for sample in part)
     loss = 0.0
     # Of like length together: less padding.
     part = sorted(part, key=lambda sample: (len(sample.ids), sample.record.id))
-    for start in range(0, len(part), micro_batch):
+    for start in ranks.share(range(0, len(part), micro_batch)):
         with learner.backward_pass():
             piece = weighted_loss(learner, part[start : start + micro_batch]) / total
             piece.backward()  # type: ignore[no-untyped-call]
         loss += float(piece.detach())
-    return loss
+    return ranks.sums({"loss": loss})["loss"]
 
 
 def weighted_loss(learner: Learner, samples: Sequence[Sample]) -> Tensor:

@@ -162,10 +162,13 @@ def carry(ballast_mb: int) -> None:
 def main(arguments: list[str]) -> int:
     """Train; the exit code. `error.txt` says what went wrong."""
     from so8t.cli import raise_on_signals
+    from so8t.loop import ranks
 
     raise_on_signals()
     defaults = ["0.01", "0", "auto", ""]
     world, home, interval_s, ballast_mb, resume, config = [*arguments, *defaults[len(arguments) - 2 :]]
+    if not ranks.is_first():
+        home = str(Path(home) / "helper")
     try:
         if int(ballast_mb):
             carry(int(ballast_mb))
