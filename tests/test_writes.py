@@ -36,7 +36,7 @@ ALLOWED = {
     ("deployments/doctor.py", "_home", "write_bytes"): "tries whether the home can be written, and removes it",
     ("so8t/benchmark/plots.py", "png", "savefig"): "into memory",
     ("so8t/records.py", "write", "write_table"): "into durable.open_for_write's file",
-    ("so8t/benchmark/store.py", "SampleStore._open", "connect"): "SQLite with synchronous=FULL: its own journal and fsyncs",
+    ("so8t/database.py", "connect", "connect"): "SQLite with synchronous=FULL: its own journal and fsyncs",
     ("so8t/search/study.py", "_connect", "connect"): "SQLite with synchronous=FULL: its own journal and fsyncs",
     ("so8t/study/pictures.py", "_png", "savefig"): "into memory",
     ("so8t/bake/gguf_file.py", "new_gguf", "GGUFWriter"): "a *.tmp that durable.fsync_file and durable.replace publish",

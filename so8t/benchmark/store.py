@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from so8t import database
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (
     key TEXT PRIMARY KEY,
@@ -37,19 +39,7 @@ class SampleStore:
             self._connection = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        try:
-            # A rollback journal leaves nothing beside the file once it is closed; FULL survives power loss.
-            connection.execute("PRAGMA journal_mode=DELETE")
-            connection.execute("PRAGMA synchronous=FULL")
-            (verdict,) = connection.execute("PRAGMA quick_check").fetchone()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
-            connection.execute(SCHEMA)
-        except sqlite3.DatabaseError:
-            connection.close()
-            raise
-        return connection
+        return database.connect(self.path, SCHEMA, "DELETE")
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from so8t.collect.web.config import WebSource
 from so8t.section import Revision, Section
 
 # A shipped config cannot know which commit you looked at; with this, nothing is fetched.
@@ -121,7 +122,7 @@ class HubSource(Section):
         return columns
 
 
-Source = Annotated[DemoSource | FilesSource | HubSource, Field(discriminator="kind")]
+Source = Annotated[DemoSource | FilesSource | HubSource | WebSource, Field(discriminator="kind")]
 
 
 class Collect(Section):

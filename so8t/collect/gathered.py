@@ -10,11 +10,12 @@ from so8t.records import Record
 
 @dataclass
 class Gathered:
-    """Rows of one source, rows set aside with a reason, and JSON-able evidence."""
+    """Rows of one source, rows set aside with a reason, and JSON-able evidence; `facts` are what the clock decides."""
 
     records: list[Record]
     refused: list[tuple[Record, str]] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def content_revision(records: Iterable[Record]) -> str:

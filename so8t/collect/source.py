@@ -13,11 +13,14 @@ from so8t.collect import hub, local
 from so8t.collect.config import DemoSource, FilesSource, HubSource
 from so8t.collect.demo import gather as gather_demo
 from so8t.collect.gathered import Gathered, content_revision
+from so8t.collect.web.config import CRAWL, WebSource
 from so8t.progress import Progress
 from so8t.step import Facts, Inputs
 
 
-def run(config: DemoSource | FilesSource | HubSource, inputs: Inputs, out: Path, progress: Progress) -> Facts:
+def run(
+    config: DemoSource | FilesSource | HubSource | WebSource, inputs: Inputs, out: Path, progress: Progress
+) -> Facts:
     """Gather the rows of one source; see the module."""
 
     def report(done: int, total: int, message: str) -> None:
@@ -31,6 +34,10 @@ def run(config: DemoSource | FilesSource | HubSource, inputs: Inputs, out: Path,
             gathered, source = local.gather(config, report), config.name
         case HubSource():
             gathered, source = hub.gather(config, out, progress.home / "hub", report), config.id
+        case WebSource():
+            from so8t.collect.web import gather as web
+
+            gathered, source = web.gather(config, out, progress), config.name
     if isinstance(config, HubSource):
         revision = config.revision
     else:
@@ -39,10 +46,11 @@ def run(config: DemoSource | FilesSource | HubSource, inputs: Inputs, out: Path,
             record.with_(source=record.source or source, revision=revision) for record in gathered.records
         ]
     _write(config.name, config.kind, source, revision, gathered, out)
-    shutil.rmtree(out / hub.SHARDS, ignore_errors=True)
+    for unfinished in (hub.SHARDS, CRAWL):
+        shutil.rmtree(out / unfinished, ignore_errors=True)
     rows, refused = len(gathered.records), len(gathered.refused)
     progress.update(1, 1, f"{rows} rows", rows=rows, quarantined=refused)
-    return {"rows": rows, "quarantined": refused, "revision": revision}
+    return {"rows": rows, "quarantined": refused, "revision": revision, **gathered.facts}
 
 
 def _write(name: str, kind: str, source: str, revision: str, gathered: Gathered, out: Path) -> None:

@@ -1,0 +1,1 @@
+"""A polite crawler: gather.py makes the rows, crawl.py walks, frontier.py remembers, judge.py decides."""
