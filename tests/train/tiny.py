@@ -56,8 +56,20 @@ def variant(**ppo: object) -> Train:
     return Train.model_validate(described)
 
 
+def quantised() -> Train:
+    """A 4-bit base, and adapters in one layer, of another kind on each linear."""
+    described = variant(epochs=1).model_dump(mode="json")
+    described["alpha"]["trials"] = 0
+    described["adapter"] |= {
+        "base_dtype": "nf4", "apply_to": "activations", "map": "expm", "layers": [1], "input": False, "rank": 0,
+        "placements": [{"target": "mlp.down_proj", "output": False, "input": True, "rank": 2}],
+    }  # fmt: skip
+    return Train.model_validate(described)
+
+
 CONFIGS = {
     "": CONFIG,
+    "nf4": quantised(),
     "grpo": variant(
         algorithm="grpo", group=2, image_share=0.5, cache="static", evaluation_every=1, micro_batch=1, kl_stop=0.0
     ),
