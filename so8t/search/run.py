@@ -120,10 +120,10 @@ class _Search:
         if study.problem:
             self.progress.update(begun, None, study.problem)
             self.session.update(problems=[*self.session.session.problems, study.problem])
+        self._forget_all_but(study.running())
         wanted = self.config.search.trials
         while (trial := study.running()) is not None or len(study.finished()) < wanted:
             if trial is None:
-                forget(self._folder(len(study.finished())))
                 trial = study.begin(self._next(study.finished()), self.ranges)
             self._run_trial(study, trial, begun)
             forget(self._folder(trial.number))
@@ -143,6 +143,14 @@ class _Search:
 
     def _folder(self, number: int) -> Path:
         return self.session.folder / "trials" / str(number)
+
+    def _forget_all_but(self, running: FrozenTrial | None) -> None:
+        """What a process that was killed at a trial's end, or a damaged study, left behind."""
+        kept = str(running.number) if running is not None else ""
+        folder = self._folder(0).parent
+        for child in sorted(folder.iterdir()) if folder.exists() else []:
+            if child.name != kept:
+                forget(child)
 
     def _run_trial(self, study: StudyFile, trial: FrozenTrial, begun: int) -> None:
         search, folder = self.config.search, self._folder(trial.number)

@@ -27,7 +27,7 @@ IMPORTED = (
 )  # fmt: skip
 SESSION = f"train.search-{tiny.KEY[:12]}"
 SEARCH = Search.model_validate({
-    "trials": 5, "updates": 2, "report_every": 1, "prompts": 4, "startup": 2, "tries_max": 2,
+    "trials": 5, "updates": 2, "report_every": 1, "prompts": 4, "startup": 1, "tries_max": 2,
     "parameters": [
         {"name": "ppo.learning_rate", "low": 1e-5, "high": 0.1, "log": True},
         {"name": "ppo.epochs", "low": 1, "high": 2},
@@ -44,10 +44,7 @@ def search(world: Path, home: Path, wanted: SearchRun | None = None) -> dict[str
     """Run the step; the result lies in `tiny.output(home)`."""
     from so8t.search import run
 
-    # A random model's replies are all worth the same. This differs between trials, and falls with the learning rate.
-    run._Search._judge = lambda self: (
-        -sum(float(p.detach().abs().mean()) for p in self.learner.text.parameters().values())
-    )
+    run._Search._judge = distance
     machine = Machine(
         threads=1, device="cpu", checkpoint_interval_s=0.01, checkpoint_stall_share=1, progress_interval_s=0.01
     )
@@ -59,6 +56,15 @@ def search(world: Path, home: Path, wanted: SearchRun | None = None) -> dict[str
         "base": tiny.artifact(world / "base", "collect.base"), "data": tiny.artifact(world / "data", "preprocess")
     }  # fmt: skip
     return run.run(wanted or config(), inputs, out, progress)
+
+
+def distance(self: object) -> float:
+    """How far a trial has gone from the warm-up, negative: a random model's replies are all worth the same.
+
+    It falls with the learning rate whatever the model is, so the same trials are pruned.
+    """
+    parameters = self.learner.text.parameters()
+    return -sum(float((p.detach() - self.warm[f"text.{name}"]).abs().mean()) for name, p in parameters.items())
 
 
 def lasting_bytes(home: Path) -> dict[str, str]:

@@ -82,7 +82,7 @@ def test_a_trial_that_kills_its_process_fails_and_the_search_goes_on(world, sear
 
 def test_a_trial_that_leaves_what_is_finite_fails_alone(world, tmp_path):
     wide = [{"name": "ppo.value_learning_rate", "low": 1e-4, "high": 1e30, "log": True}]
-    search = small.SEARCH.model_dump() | {"trials": 3, "parameters": wide}
+    search = small.SEARCH.model_dump() | {"trials": 3, "startup": 3, "parameters": wide}
     facts = small.search(world, tmp_path, small.config(**vars(Search.model_validate(search))))
     assert facts["trials"] == {"complete": 1, "fail": 2}
     assert "not finite" in facts["failed"]["1"]
@@ -91,10 +91,13 @@ def test_a_trial_that_leaves_what_is_finite_fails_alone(world, tmp_path):
 def test_a_damaged_study_is_set_aside_and_said_so(world, found, tmp_path, searches):
     assert searches.start(world, tmp_path).stop_when("trial 0 ended", signal.SIGKILL) == -9
     study = tmp_path / "sessions" / small.SESSION / FILE
+    # As if killed before the trial's folder was removed.
+    (study.parent / "trials" / "0" / "checkpoints").mkdir(parents=True, exist_ok=True)
     data = bytearray(study.read_bytes())
     data[100:4096] = b"\0" * (4096 - 100)
     study.write_bytes(bytes(data))
     assert searches.start(world, tmp_path).wait() == 0
     assert (study.parent / f"{FILE}.damaged-1").exists()
+    assert not list((study.parent / "trials").iterdir())
     assert any("damaged-1" in problem for problem in read(study.parent).problems)
     assert small.lasting_bytes(tmp_path) == small.lasting_bytes(found[0])
