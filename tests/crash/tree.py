@@ -95,10 +95,10 @@ class Api:
         assert answer.is_success, (path, answer.status_code, answer.text)
         return answer.json()
 
-    def start(self, **parameters: Any) -> str:
-        """A run of the pipeline's deployment, now; its id."""
-        deployment = self.client.get("/deployments/name/so8t-pipeline/so8t").json()
-        return str(self.post(f"/deployments/{deployment['id']}/create_flow_run", parameters=parameters)["id"])
+    def start(self, deployment: str = "so8t-pipeline/so8t", **parameters: Any) -> str:
+        """A run of the deployment, now; its id."""
+        found = self.client.get(f"/deployments/name/{deployment}").json()
+        return str(self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"])
 
     def run(self, run_id: str) -> dict[str, Any]:
         """The flow run."""
