@@ -75,6 +75,18 @@ def test_memory_that_runs_out_changes_the_micro_batch_only(labelled, monkeypatch
     assert "micro_batch" not in part.step(2)()
 
 
+def test_a_bf16_base_is_learnt_on_with_fp32_adapters(labelled):
+    adapter = {**four.SETTINGS["adapter"], "base_dtype": "bfloat16", "gradient_checkpointing": True}
+    learner, train, held_out = learner_of(labelled, adapter=adapter)
+    assert {p.dtype for p in learner.reader.text.layers[0].mlp.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in learner.trained.values()} == {torch.float32}
+    before = {name: p.detach().clone() for name, p in learner.trained.items()}
+    part = make_phases(learner, train, held_out)[0]
+    losses = [part.step(position)()["loss"] for position in range(2)]
+    assert all(0 < loss < 2 for loss in losses)
+    assert all(torch.isfinite(p).all() and not p.equal(before[name]) for name, p in learner.trained.items())
+
+
 def test_padding_is_never_pooled(labelled):
     learner, train, _ = learner_of(labelled)
     torch.nn.init.normal_(learner.reader.head.weight, generator=torch.Generator().manual_seed(0))
