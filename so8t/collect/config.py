@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from so8t.collect.web.config import WebSource
-from so8t.section import Revision, Section
+from so8t.section import Repository, Revision, Section
 
-# A shipped config cannot know which commit you looked at; with this, nothing is fetched.
-UNPINNED = "unpinned"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -47,14 +45,10 @@ class LocalBase(Section):
     """The folder. Its files are copied, so it may go away afterwards."""
 
 
-class HubBase(Section):
+class HubBase(Repository):
     """A Phi-3-family model on the Hub at a pinned revision."""
 
     kind: Literal["hub"]
-    id: str
-    """Repository, owner/name."""
-    revision: Revision | Literal["unpinned"]
-    """Commit, 40 hex digits. With `unpinned` the config loads but nothing is fetched; `so8t plan --pin` asks the Hub."""
 
 
 Base = Annotated[DemoBase | LocalBase | HubBase, Field(discriminator="kind")]

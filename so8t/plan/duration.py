@@ -24,7 +24,7 @@ def durations(shapes: Shapes, speed: Speed, quantizations: tuple[str, ...], sear
     """Fastest and slowest by step. Fetching, collecting and measuring depend on network and data: left out."""
     files = 2 * shapes.geometry.parameters
     warm = {
-        "tower": _scaled(_tower_flops(shapes), speed),
+        **({"tower": _scaled(_tower_flops(shapes), speed)} if shapes.config.vision.epochs else {}),
         "align": _scaled(_align_flops(shapes), speed),
         "warm-up": _scaled(_warmup_flops(shapes), speed),
     }

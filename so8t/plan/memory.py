@@ -80,7 +80,8 @@ def phases(shapes: Shapes, room_bytes: int = 0) -> dict[str, Need]:
     align, warmup, ppo = shapes.config.align, shapes.config.warmup, shapes.config.ppo
     most = max(warmup.batch_text, warmup.batch_image)
     return {
-        "tower": tower_need(shapes),
+        # A pretrained tower has no such phase.
+        **({"tower": tower_need(shapes)} if shapes.config.vision.epochs else {}),
         "align": align_need(shapes, align.micro_batch or fitting(shapes, align_need, align.batch, room_bytes)),
         "warmup": warmup_need(shapes, warmup.micro_batch or fitting(shapes, warmup_need, most, room_bytes)),
         "ppo rollout": rollout_need(shapes),
@@ -110,9 +111,11 @@ def weights_bytes(shapes: Shapes) -> int:
 def standing(shapes: Shapes, trained: int, extra_state: int) -> Need:
     """What lives through a phase that trains so many numbers and checkpoints `extra_state` bytes beside them."""
     counts = shapes.counts
+    # A tower that somebody else has trained stays frozen and is in no checkpoint.
+    saved = counts.own - (counts.tower if shapes.config.vision.pretrained else 0)
     host = {
         "initial tower": FP32 * (counts.tower + counts.projector),
-        "checkpoint buffers": FP32 * (counts.own + 2 * trained) + extra_state,
+        "checkpoint buffers": FP32 * (saved + 2 * trained) + extra_state,
         "process": PROCESS_BYTES,
     }
     device = {

@@ -3,13 +3,14 @@
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from so8t.collect.config import UNPINNED, HubBase
 from so8t.plan.disk import checkpoint_bytes, disk
 from so8t.plan.duration import durations
 from so8t.plan.geometry import tower_of
 from so8t.plan.hardware import Machine, detect, speed_of
 from so8t.plan.memory import GIB, TEXT_TOKENS, Need, Shapes, phases
+from so8t.plan.pin import repositories
 from so8t.plan.shape_source import geometry_of
+from so8t.section import UNPINNED
 
 if TYPE_CHECKING:
     from so8t.artifacts import Store
@@ -80,7 +81,8 @@ def misfits(needs: dict[str, Need], disk_bytes: int, machine: Machine, on_gpu: b
 
 
 def _pins(config: "Config") -> list[str]:
-    base = config.base
-    if isinstance(base, HubBase) and base.revision == UNPINNED:
-        return [f"{base.id} is not pinned to a revision and will not be fetched: `so8t plan --pin` prints the setting"]
-    return []
+    return [
+        f"{one.id} is not pinned to a revision and will not be fetched: `so8t plan --pin` prints the setting"
+        for one in repositories(config).values()
+        if one.revision == UNPINNED
+    ]

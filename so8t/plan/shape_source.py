@@ -4,9 +4,10 @@ import os
 from typing import TYPE_CHECKING
 
 from so8t import durable
-from so8t.collect.config import UNPINNED, DemoBase, HubBase, LocalBase
+from so8t.collect.config import DemoBase, HubBase, LocalBase
 from so8t.errors import InputError
 from so8t.plan.geometry import PHI35_MINI, Geometry, of_json
+from so8t.section import UNPINNED
 
 if TYPE_CHECKING:
     from so8t.artifacts import Store

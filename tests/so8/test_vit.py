@@ -15,15 +15,16 @@ from safetensors.torch import load_file, save_file
 from so8t.collect import tower as collect_tower
 from so8t.collect.basemodel import demo
 from so8t.collect.config import DemoBase
-from so8t.config import Machine, check
+from so8t.config import Machine, check, load_config
 from so8t.errors import ConfigError, InputError
 from so8t.models import load_base
 from so8t.progress import Progress
 from so8t.section import Repository
 from so8t.so8.adapter import Adapters
 from so8t.so8.linear import Placement, Setting
-from so8t.so8.pretrained import as_pretrained, load_tower, read_tower
+from so8t.so8.pretrained import GEOMETRY, as_pretrained, load_tower, read_tower
 from so8t.so8.vit import LINEARS, TOWER, check_shape, describe, join, load_vision, vision_state
+from tests.conftest import ROOT
 from tests.hub import HubServer
 
 SHAPE = {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 64, "image_size": 30, "patch_size": 8}
@@ -228,3 +229,13 @@ def test_a_config_names_the_tower_and_its_step(fetched):
     without = check(plain, "here")
     assert steps()["collect.tower"].parts(without) == []
     assert "tower" not in steps()["train"].needs(without, "")
+
+
+def test_the_real_config_says_what_its_tower_is():
+    """SigLIP's defaults in transformers are those of the tower that it names."""
+    from transformers import SiglipVisionConfig
+
+    train = load_config(ROOT / "configs" / "borea_phi35.yaml").train
+    assert train.vision.pretrained.id == "google/siglip-base-patch16-224"
+    usual = SiglipVisionConfig()
+    assert {n: getattr(train.vision, n) for n in GEOMETRY} == {n: getattr(usual, name) for n, name in GEOMETRY.items()}

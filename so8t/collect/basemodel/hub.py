@@ -9,15 +9,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from so8t import durable
 from so8t.artifacts import HASH_CHUNK_BYTES
 from so8t.collect.basemodel.files import is_wanted
-from so8t.collect.config import UNPINNED
 from so8t.collect.licence import normal_form
 from so8t.errors import InputError, StepFailed
 from so8t.progress import Progress
+from so8t.section import UNPINNED, Repository
 
 PART_SUFFIX = ".part"
 TIMEOUT_S = 60.0
@@ -29,25 +29,15 @@ RETRIED_STATUSES = (408, 429)
 Report = Callable[[int], None]
 
 
-class Pinned(Protocol):
-    """A repository at a commit, whichever section of the config names it."""
-
-    @property
-    def id(self) -> str:
-        """Owner/name."""
-
-    @property
-    def revision(self) -> str:
-        """40 hex digits."""
-
-
-def fetch(config: Pinned, out: Path, progress: Progress, wanted: Callable[[str], bool] = is_wanted) -> dict[str, Any]:
+def fetch(
+    config: Repository, out: Path, progress: Progress, wanted: Callable[[str], bool] = is_wanted
+) -> dict[str, Any]:
     """Fetch the data files of the pinned revision into `out`; facts name id, revision and the card's licence."""
     if config.revision == UNPINNED:
         raise InputError(
-            f"base.revision of {config.id} is not pinned",
+            f"the revision of {config.id} is not pinned",
             "the commit (40 hex digits) that you have looked at, so that every run has the same base",
-            "`so8t plan --pin` prints the newest; put it into the config or into --set base.revision=...",
+            "`so8t plan --pin` prints the newest as a setting; put it into the config or into --set",
         )
     info = _model_info(config)
     files = sorted((file for file in info.siblings or [] if wanted(file.rfilename)), key=lambda file: file.rfilename)
@@ -80,7 +70,7 @@ def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
 
-def _model_info(config: Pinned) -> Any:
+def _model_info(config: Repository) -> Any:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -99,7 +89,7 @@ def _model_info(config: Pinned) -> Any:
     return info
 
 
-def download(config: Pinned, name: str, expected: str, out: Path, report: Report) -> None:
+def download(config: Repository, name: str, expected: str, out: Path, report: Report) -> None:
     """Bring one file whole into `out`; `expected` is its sha256 (LFS) or its git blob id. StepFailed if it will not come."""
     target, part = out / name, out / (name + PART_SUFFIX)
     if target.is_file() and _digest(target, expected) == expected:
@@ -123,7 +113,7 @@ def download(config: Pinned, name: str, expected: str, out: Path, report: Report
     raise StepFailed(f"{config.id}: {name} did not come in {FRUITLESS_TRIES} tries: {fault}")
 
 
-def _fetch_rest(config: Pinned, name: str, part: Path, report: Report) -> str:
+def _fetch_rest(config: Repository, name: str, part: Path, report: Report) -> str:
     """Append what is missing of `part`; "" when the server has sent all, else what went wrong."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HTTPError
