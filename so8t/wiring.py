@@ -112,7 +112,7 @@ STEPS: dict[str, Step] = {
             section=lambda config, part: next(s for s in config.collect.sources if s.name == part),
             needs=lambda config, part: {},
             parts=_sources,
-            volatile=frozenset({"times.jsonl"}),
+            volatile=frozenset({"times.jsonl", "crawl/"}),
             session="followed",
         ),
         Step(

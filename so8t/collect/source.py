@@ -13,7 +13,8 @@ from so8t.collect import hub, local
 from so8t.collect.config import DemoSource, FilesSource, HubSource
 from so8t.collect.demo import gather as gather_demo
 from so8t.collect.gathered import Gathered, content_revision
-from so8t.collect.web.config import CRAWL, WebSource
+from so8t.collect.web.config import WebSource
+from so8t.errors import InputError
 from so8t.progress import Progress
 from so8t.step import Facts, Inputs
 
@@ -35,7 +36,14 @@ def run(
         case HubSource():
             gathered, source = hub.gather(config, out, progress.home / "hub", report), config.id
         case WebSource():
-            from so8t.collect.web import gather as web
+            try:
+                from so8t.collect.web import gather as web
+            except ModuleNotFoundError as error:
+                raise InputError(
+                    f"{config.name} is a web source and {error.name} is not installed",
+                    "what crawling needs",
+                    'pip install -c constraints.txt "so8t[web]"',
+                ) from error
 
             gathered, source = web.gather(config, out, progress), config.name
     if isinstance(config, HubSource):
@@ -46,8 +54,7 @@ def run(
             record.with_(source=record.source or source, revision=revision) for record in gathered.records
         ]
     _write(config.name, config.kind, source, revision, gathered, out)
-    for unfinished in (hub.SHARDS, CRAWL):
-        shutil.rmtree(out / unfinished, ignore_errors=True)
+    shutil.rmtree(out / hub.SHARDS, ignore_errors=True)
     rows, refused = len(gathered.records), len(gathered.refused)
     progress.update(1, 1, f"{rows} rows", rows=rows, quarantined=refused)
     return {"rows": rows, "quarantined": refused, "revision": revision, **gathered.facts}

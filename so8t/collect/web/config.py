@@ -9,8 +9,6 @@ from so8t.section import Section
 
 # A web site that nobody agreed anything with is asked at most this often.
 PUBLIC_DELAY_MIN_S = 0.5
-# Where a crawl keeps its frontier until its rows are written.
-CRAWL = "crawl.partial"
 
 
 class Site(Section):

@@ -7,7 +7,7 @@ the circled digits and abbreviations in them.
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 DECLARED_WITHIN_BYTES = 4096
@@ -59,16 +59,16 @@ def decode(data: bytes, content_type: str = "") -> Decoded:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _with_replacements(data, ((encoding, "byte order mark"),))
-    candidates = list(dict.fromkeys(_candidates(data, content_type)))
-    for encoding, how in candidates:
+    tried: list[tuple[str, str]] = []
+    readable: Decoded | None = None
+    for encoding, how in _candidates(data, content_type):
+        tried.append((encoding, how))
         text = _strictly(data, encoding)
         if text is not None and _is_believable(text, encoding, data):
             return Decoded(text, encoding, how)
-    for encoding, how in candidates:
-        text = _strictly(data, encoding)
-        if text is not None:
-            return Decoded(text, encoding, how)
-    return _with_replacements(data, candidates)
+        if text is not None and readable is None:
+            readable = Decoded(text, encoding, how)
+    return readable or _with_replacements(data, tried)
 
 
 def _candidates(data: bytes, content_type: str) -> Iterator[tuple[str, str]]:
@@ -114,7 +114,7 @@ def _is_believable(text: str, encoding: str, data: bytes) -> bool:
     if encoding == "cp1252":
         return False
     if encoding in ("euc_jp", "euc_jis_2004", "cp932"):
-        return kana_share(text) > 0
+        return _KANA.search(text) is not None
     return True
 
 
@@ -131,7 +131,7 @@ def _guess(data: bytes) -> str:
     return codec_of(found.lower()) if found else ""
 
 
-def _with_replacements(data: bytes, candidates: tuple[tuple[str, str], ...] | list[tuple[str, str]]) -> Decoded:
+def _with_replacements(data: bytes, candidates: Sequence[tuple[str, str]]) -> Decoded:
     best: Decoded | None = None
     for encoding, how in candidates:
         text = data.decode(encoding, "replace")

@@ -41,22 +41,16 @@ CREATE TABLE IF NOT EXISTS urls (
     text TEXT NOT NULL DEFAULT '',
     facts TEXT NOT NULL DEFAULT '{}'
 );
-CREATE INDEX IF NOT EXISTS by_state ON urls (state, host, depth, id);
+CREATE INDEX IF NOT EXISTS by_state ON urls (state, round, host, depth, id);
+CREATE INDEX IF NOT EXISTS was_asked ON urls (host) WHERE attempts > 0;
+CREATE INDEX IF NOT EXISTS is_kept ON urls (kind) WHERE kind = 'kept';
 CREATE INDEX IF NOT EXISTS by_round ON urls (round);
 CREATE TABLE IF NOT EXISTS robots (
     origin TEXT PRIMARY KEY, status INTEGER NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL, fetched_at REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS hosts (host TEXT PRIMARY KEY, asked_at REAL NOT NULL, pause_s REAL NOT NULL) WITHOUT ROWID;
 """
-_CHOOSE = """
-WITH spent AS (SELECT host, count(*) AS asked FROM urls WHERE attempts > 0 GROUP BY host),
-     queue AS (
-        SELECT id, urls.host, depth, coalesce(asked, 0) AS asked,
-               row_number() OVER (PARTITION BY urls.host ORDER BY depth, id) AS place
-        FROM urls LEFT JOIN spent USING (host) WHERE state = 'waiting' AND round = 0
-     )
-SELECT id FROM queue WHERE place <= min(?, ? - asked) ORDER BY depth, id LIMIT ?
-"""
+_WAITING = "FROM urls WHERE state = 'waiting' AND round = 0"
 
 
 @dataclass(frozen=True)
@@ -127,15 +121,24 @@ class Frontier:
     def choose(self, pages_max: int, pages_per_host: int) -> list[Entry]:
         """What is left of the open round, else the next round; empty where nothing waits or no request is left."""
         if not self.is_open():
-            left = pages_max - self.asked()
-            chosen = self._connection.execute(_CHOOSE, (ROUND_PER_HOST, pages_per_host, max(left, 0))).fetchall()
+            chosen = self._first_of_each_host(pages_per_host)[: max(pages_max - self.asked(), 0)]
             number = self.meta("round") + 1
-            self._do(*(("UPDATE urls SET round = ? WHERE id = ?", (number, row[0])) for row in chosen))
+            self._do(*(("UPDATE urls SET round = ? WHERE id = ?", (number, id_)) for _depth, id_ in chosen))
         found = self._connection.execute(
             "SELECT id, url, host, depth, redirects FROM urls WHERE round = ? AND state = 'waiting' ORDER BY depth, id",
             (self.meta("round") + 1,),
         )
         return [Entry(*row) for row in found]
+
+    def _first_of_each_host(self, pages_per_host: int) -> list[tuple[int, int]]:
+        """(depth, id) of what may come next, in that order. One look in the index for each host."""
+        spent = dict(self._connection.execute("SELECT host, count(*) FROM urls WHERE attempts > 0 GROUP BY host"))
+        found: list[tuple[int, int]] = []
+        for (host,) in self._connection.execute(f"SELECT DISTINCT host {_WAITING}").fetchall():
+            most = min(ROUND_PER_HOST, pages_per_host - spent.get(host, 0))
+            next_ = f"SELECT depth, id {_WAITING} AND host = ? ORDER BY depth, id LIMIT ?"
+            found += self._connection.execute(next_, (host, max(most, 0)))
+        return sorted(found)
 
     def is_open(self) -> bool:
         """Whether a round was begun and not closed."""

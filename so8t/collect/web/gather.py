@@ -1,7 +1,9 @@
 """A crawled source: the frontier is walked to its end, then its pages become rows.
 
 Beside the rows lie provenance.jsonl (each URL: what became of it and why, robots decision, licence claims, hashes)
-and times.jsonl (when it was asked for), which alone differs between two crawls of an unchanged web.
+and times.jsonl (when it was asked for), which alone differs between two crawls of an unchanged web. The frontier
+stays, too, volatile: a crawl whose process dies before its artifact is committed asks for nothing twice, and the
+robots.txt that a decision names by its hash is in it.
 """
 
 import asyncio
@@ -20,7 +22,7 @@ from typing import Any
 from so8t import __version__, durable
 from so8t.collect.gathered import Gathered
 from so8t.collect.web.addresses import canonical, origin_of, site_of
-from so8t.collect.web.config import CRAWL, WebSource
+from so8t.collect.web.config import WebSource
 from so8t.collect.web.crawl import Crawl
 from so8t.collect.web.fetch import Fetcher
 from so8t.collect.web.frontier import Frontier
@@ -30,6 +32,7 @@ from so8t.progress import Progress
 from so8t.records import Record
 from so8t.session import now
 
+FRONTIER = "crawl/frontier.sqlite"
 PROVENANCE, TIMES = "provenance.jsonl", "times.jsonl"
 # A line that so many pages of a host share, and this share of them, is its frame, not a text.
 SHARED_PAGES_MIN = 4
@@ -45,7 +48,7 @@ def gather(
     for seed, given in zip(seeds, config.seeds, strict=True):
         if not seed or site_of(seed, config.sites) is None:
             raise InputError(f"the seed {given} lies on no named site", "a URL on one of `sites`", "name its site")
-    with _open(config, out / CRAWL / "frontier.sqlite", progress) as frontier:
+    with _open(config, out / FRONTIER, progress) as frontier:
         frontier.begin(seeds)
         _walk(config, frontier, progress, guard or Guard(config.private_hosts), verify)
         done = frontier.done()

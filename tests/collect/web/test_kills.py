@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,22 @@ def crawl_and_kill(tmp_path: Path, sites: tuple[Site, ...], kills: int, most: in
 
 def test_a_killed_crawl_ends_in_the_same_bytes(tmp_path):
     crawl_and_kill(tmp_path, (small_site(),), kills=2, most=4, seed=1)
+
+
+def test_a_signal_ends_a_crawl_that_waits_at_once(tmp_path):
+    with small_site() as site:
+        path = config(tmp_path, site)
+        site.pages["/robots.txt"] = (200, {}, b"User-agent: *\nCrawl-delay: 600\n")
+        answered = threading.Event()
+        site.after = lambda number: answered.set() if number == 2 else None
+        process = start(tmp_path, tmp_path / "home", path)
+        assert answered.wait(60)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM, (tmp_path / "log").read_text(encoding="utf-8")
+        (session,) = sessions(tmp_path / "home")
+        assert (session.status, session.completed) == ("interrupted", False)
+        assert len(site.asked) == 2
 
 
 @pytest.mark.soak
