@@ -42,6 +42,8 @@ def _png(plot: Callable[[Any], Any], study: "Study") -> bytes:
     with warnings.catch_warnings():
         # Optuna calls its whole matplotlib backend experimental.
         warnings.simplefilter("ignore", ExperimentalWarning)
+        # Few trials may share a value.
+        warnings.filterwarnings("ignore", message="Attempting to set identical", category=UserWarning)
         axes = plot(study)
     figure = np.ravel(axes)[0].figure
     try:
