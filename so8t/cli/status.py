@@ -64,6 +64,7 @@ def open_runs(store: "Store") -> list[dict[str, Any]]:
 
 def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
     """State of every step and part: done, partial, ready or waiting."""
+    from so8t.errors import InputError
     from so8t.step import NotReady, Ref, plan, steps
 
     rows: dict[str, dict[str, Any]] = {}
@@ -74,6 +75,10 @@ def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
                 planned = plan(ref, config, store, read_only=True)
             except NotReady as error:
                 rows[str(ref)] = {"state": "waiting", "detail": f"for {error.missing}"}
+                continue
+            except InputError as error:
+                # A file of the user's own: the other steps can be told of all the same.
+                rows[str(ref)] = {"state": "waiting", "detail": f"for a mended config: {error.found}"}
                 continue
             found = store.peek(step.name, planned.key)
             row: dict[str, Any] = {"key": planned.key}

@@ -117,3 +117,19 @@ def test_preprocess_waits_for_the_classes(classifier_folder, tmp_path):
 
     assert STEPS["preprocess"].needs(config, "")["classes"] == Ref("preprocess.classes", "model")
     assert STEPS["preprocess"].needs(load_config(DEMO), "") == {"collected": Ref("collect")}
+
+
+def test_a_lost_file_of_the_user_hides_no_other_step(labelled, tmp_path):
+    from so8t.artifacts import Store
+    from so8t.cli.status import survey
+
+    store, config = Store(tmp_path), load_config(DEMO, ["four_class.data={train_data: [gone], val_data: [gone]}"])
+    base = store.path("collect.base", plan(Ref("collect.base"), config, store).key)
+    shutil.copytree(labelled / "base", base)
+    manifest = tiny.artifact(base, "collect.base").manifest.model_dump(mode="json")
+    times = dict.fromkeys(("started_at", "finished_at"), "2026-01-01T00:00:00+00:00")
+    durable.write_json(base / "manifest.json", manifest | times)
+    rows = survey(config, store)
+    assert rows["four_class"]["state"] == "waiting"
+    assert "gone" in rows["four_class"]["detail"]
+    assert rows["collect.base"]["state"] == "done"
