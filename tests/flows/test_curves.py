@@ -1,0 +1,54 @@
+"""A training's curves and samples in a real server, from its logs."""
+
+import base64
+import io
+import json
+
+from PIL import Image
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from so8t.progress import log_of
+from tasks.curves import PrefectCurves
+
+SESSION = "train-0123456789ab"
+
+
+def log(home, kind, *lines):
+    path = log_of(home, SESSION, kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def shown(world):
+    wanted = ArtifactFilter(key=ArtifactFilterKey(like_="drawn-%"))
+    return {one.key: one for one in world.client.read_artifacts(artifact_filter=wanted)}
+
+
+def test_curves_and_samples_appear_once_and_follow_the_logs(world):
+    curves = PrefectCurves(world.home, SESSION, "drawn", 0.0)
+    curves.show()
+    log(world.home, "", {"phase": "warmup", "step": 0, "loss": 3.0})
+    curves.show()
+    # A line needs two points.
+    assert shown(world) == {}
+    log(world.home, "", {"phase": "warmup", "step": 9, "loss": 1.0})
+    sample = {"id": "a", "phase": "warmup", "step": 9, "prompt": "Why?", "wanted": "<final>So.</final>"}
+    log(world.home, "samples", {**sample, "reply": "no"})
+    curves.show()
+    first = shown(world)
+    assert {key: one.type for key, one in first.items()} == {"drawn-curves": "image", "drawn-samples": "markdown"}
+    kind, _, data = first["drawn-curves"].data.partition(",")
+    assert kind == "data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).width > 500
+    log(world.home, "", {"phase": "warmup", "step": 19, "loss": 0.5})
+    log(world.home, "samples", {**sample, "step": 19, "reply": "yes, <final>so"})
+    # Too soon for another look, unless it is asked for.
+    curves.report("train", 1, 2, "", {})
+    assert shown(world)["drawn-curves"].data == first["drawn-curves"].data
+    curves.show()
+    then = shown(world)
+    assert {key: one.id for key, one in then.items()} == {key: one.id for key, one in first.items()}
+    assert then["drawn-curves"].data != first["drawn-curves"].data
+    assert "    yes, <final>so" in then["drawn-samples"].data
+    assert "    no" not in then["drawn-samples"].data
