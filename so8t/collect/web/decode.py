@@ -41,7 +41,7 @@ _OF_THE_WEB = re.compile(
 
 
 class Undecodable(ValueError):
-    """No encoding reads the bytes."""
+    """No encoding reads the bytes, or they are no text."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def decode(data: bytes, content_type: str = "") -> Decoded:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _with_replacements(data, ((encoding, "byte order mark"),))
+    if b"\x00" in data[:DECLARED_WITHIN_BYTES] and "utf-16" not in content_type.lower():
+        raise Undecodable("binary, not text")
     tried: list[tuple[str, str]] = []
     readable: Decoded | None = None
     for encoding, how in _candidates(data, content_type):

@@ -10,6 +10,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -58,6 +59,8 @@ class Fetcher:
             headers={"User-Agent": user_agent, "Accept-Encoding": "gzip"},
             verify=verify, trust_env=False, follow_redirects=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            # Cookies would be kept by address, too, and what a page says would depend on those before it.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:

@@ -22,6 +22,8 @@ from so8t.collect.web.judge import Outcome
 ROUND_PER_HOST = 4
 # A trap may give links without end; this many URLs are known for each page that may be asked for.
 KNOWN_PER_PAGE = 20
+# A page that takes the process down with it is left after so many deaths; cuts alone hardly ever meet one as often.
+DEATHS_MAX = 8
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS urls (
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS urls (
     round INTEGER NOT NULL DEFAULT 0,
     state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'asked', 'done')),
     attempts INTEGER NOT NULL DEFAULT 0,
+    deaths INTEGER NOT NULL DEFAULT 0,       -- of the process, while it was asked for
     asked_at REAL NOT NULL DEFAULT 0,
     kind TEXT NOT NULL DEFAULT '',
     reason TEXT NOT NULL DEFAULT '',
@@ -50,6 +53,7 @@ CREATE TABLE IF NOT EXISTS robots (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS hosts (host TEXT PRIMARY KEY, asked_at REAL NOT NULL, pause_s REAL NOT NULL) WITHOUT ROWID;
 """
+_GIVE_UP = "UPDATE urls SET state = 'done', kind = 'failed', reason = ? WHERE state = 'asked' AND deaths >= ?"
 _WAITING = "FROM urls WHERE state = 'waiting' AND round = 0"
 
 
@@ -113,6 +117,8 @@ class Frontier:
         cut = self._number("SELECT count(*) FROM urls WHERE state = 'asked'")
         self._do(
             *(_found(seed, 0) for seed in seeds),
+            ("UPDATE urls SET deaths = deaths + 1 WHERE state = 'asked'", ()),
+            (_GIVE_UP, (f"the process died {DEATHS_MAX} times while it was asked for", DEATHS_MAX)),
             ("UPDATE urls SET state = 'waiting' WHERE state = 'asked'", ()),
             _add("interrupted", cut),
             _set("progress_at", time.time()),

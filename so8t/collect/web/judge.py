@@ -47,10 +47,10 @@ def judge(answer: Answer, redirects: int, config: WebSource) -> Outcome:
     facts |= {"sha256": hashlib.sha256(answer.body).hexdigest(), "size_bytes": len(answer.body)}
     try:
         decoded = decode(answer.body, answer.headers.get("content-type", ""))
-    except Undecodable as reason:
+        facts |= {"encoding": decoded.encoding, "encoding_by": decoded.how, "replaced": decoded.replaced}
+        return _page(answer, decoded, config, facts)
+    except (Undecodable, extract.Unreadable) as reason:
         return Outcome("quarantined", str(reason), facts=facts)
-    facts |= {"encoding": decoded.encoding, "encoding_by": decoded.how, "replaced": decoded.replaced}
-    return _page(answer, decoded, config, facts)
 
 
 def _redirect(answer: Answer, redirects: int, config: WebSource, facts: dict[str, Any]) -> Outcome:

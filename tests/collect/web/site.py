@@ -107,6 +107,7 @@ class Site:
     def __init__(self, slow_s: float = 0.0) -> None:
         self.asked: list[str] = []
         self.agents: set[str] = set()
+        self.cookies: list[str | None] = []
         self.pages: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.slow_s = slow_s
         # Called with the number of the request, before and after its answer.
@@ -130,6 +131,7 @@ class Site:
             self.asked.append(handler.path)
             number = len(self.asked)
             self.agents.add(handler.headers["User-Agent"])
+            self.cookies.append(handler.headers["Cookie"])
             often = self.asked.count(handler.path)
         self.before(number)
         if handler.path == "/slow":

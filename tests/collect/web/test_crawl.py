@@ -281,6 +281,23 @@ def test_an_old_or_damaged_frontier_begins_anew_and_says_so(harm, tmp_path):
         assert len(session.session.problems) == (0 if harm == "young" else 1)
 
 
+def test_a_page_that_takes_the_process_down_is_left_in_the_end(tmp_path):
+    with small_site() as site:
+        config, out = web(site), tmp_path / "out"
+        out.mkdir()
+        for death in range(frontiers.DEATHS_MAX + 1):
+            with frontiers.Frontier(out / FRONTIER) as frontier:
+                frontier.begin(config.seeds)
+                waiting = frontier.choose(100, 100)
+                if death < frontiers.DEATHS_MAX:
+                    frontier.ask(waiting[0], 0)
+        assert waiting == []
+        run(config, out)
+        (line,) = provenance(out).values()
+        assert (line["kind"], line["reason"]) == ("failed", "the process died 8 times while it was asked for")
+        assert site.asked == []
+
+
 def test_robots_txt_is_asked_for_again_after_a_day(tmp_path):
     with small_site() as site:
         config, out = web(site), tmp_path / "out"

@@ -263,6 +263,18 @@ def test_an_answer_that_drips_is_not_waited_for_for_ever():
     server.close()
 
 
+def test_cookies_are_neither_kept_nor_sent():
+    async def twice(url, guard):
+        async with Fetcher("so8t/0 (+x)", guard) as fetcher:
+            for _ in range(2):
+                await fetcher.get(url, "*/*", LIMITS, lambda answer: True)
+
+    with Site() as site:
+        site.pages = {"/": (200, {"Set-Cookie": "id=1; Path=/"}, b"x")}
+        asyncio.run(twice(f"http://{site.address}/", Guard([site.address])))
+        assert site.cookies == [None, None]
+
+
 def test_no_proxy_of_the_environment_is_used(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with Site() as site:

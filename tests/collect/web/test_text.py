@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from so8t.collect.web import claims, directives, extract
+from so8t.collect.web.config import WebSource
 from so8t.collect.web.decode import Undecodable, decode
+from so8t.collect.web.fetch import Answer
+from so8t.collect.web.judge import judge
 from so8t.collect.web.language import language_of
 from tests.collect.web.site import japanese, page
 
@@ -70,6 +75,9 @@ def test_a_trace_may_stay_unread_and_no_more():
     broken = TEXT.encode() * 5
     decoded = decode(broken[:-1], "text/html; charset=utf-8")
     assert (decoded.encoding, decoded.replaced) == ("utf-8", 1)
+    for binary in (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", b"\x00"):
+        with pytest.raises(Undecodable, match="binary"):
+            decode(binary, "text/html")
     with pytest.raises(Undecodable):
         decode(bytes(range(128, 256)) * 40, "text/html; charset=utf-8")
 
@@ -138,6 +146,25 @@ def test_what_is_no_page_has_no_tree_or_no_text():
     assert extract.parse("") is None
     assert extract.parse(" \x00 ") is None
     assert read("<div>" * 5000 + "x").links == ()
+
+
+def test_a_page_of_too_many_elements_is_not_read():
+    with pytest.raises(extract.Unreadable, match="elements"):
+        extract.parse("<table>" + "<tr><td>a<td>b" * 10_000)
+
+
+MARKUP = ["<", ">", "<p>", "</p>", "<table><tr>", "<td>", "<a href='", "'>", "<!--", "-->", "<script>", "<base href=//[>",
+          "<meta charset=", "<svg><style>", "<li>", "&#0;", "&#xd800;", "\x00", "\ud800", "日本", "<title>", "<nav>", "]]>"]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(MARKUP), st.text(max_size=8)), max_size=40).map("".join))
+def test_whatever_a_page_holds_it_is_judged(html):
+    site = WebSource(kind="web", name="w", seeds=("http://a.example/",), sites=[{"host": "a.example"}], contact="a@b")
+    for data in (html.encode("utf-8", "surrogatepass"), html.encode("cp932", "replace")):
+        outcome = judge(Answer("http://a.example/", 200, {"content-type": "text/html"}, data), 0, site)
+        assert outcome.kind == "quarantined"
+        assert outcome.reason
 
 
 @pytest.mark.parametrize(
