@@ -1,8 +1,8 @@
 """A whole search in seconds, and the same as a program of its own:
-`python -m tests.search.small WORLD HOME [KILL_AT [CRASH_IN]]`.
+`python -m tests.search.small WORLD HOME [KILL_AT [CRASH_IN [TRIES]]]`.
 
 KILL_AT: the process is killed before the study's file gets its so manieth write; 0 never. CRASH_IN: it is killed
-whenever the trial of this number begins its second step; -1 none.
+whenever the trial of this number begins its second step; -1 none. TRIES: deaths after which a trial fails.
 """
 
 import os
@@ -126,13 +126,13 @@ def main(arguments: list[str]) -> int:
 
     # Seconds of each process for what nobody compares; the search in the tests' own process draws.
     report.draw = lambda study: {}
-    world, home, kill_at, crashing = [*arguments, *["0", "-1"][len(arguments) - 2 :]]
+    world, home, kill_at, crashing, tries = [*arguments, *["0", "-1", "2"][len(arguments) - 2 :]]
     if int(kill_at):
         kill_at_write(int(kill_at))
     if int(crashing) >= 0:
         crash_in(int(crashing))
     try:
-        search(Path(world), Path(home))
+        search(Path(world), Path(home), config(tries_max=int(tries)))
     except So8tError as error:
         durable.write_text(Path(home) / "error.txt", str(error))
         return error.exit_code
