@@ -123,6 +123,10 @@ def load_base(folder: Path, dtype: Dtype = "float32", device: str = "cpu") -> "P
         # gradients that pass through it would be lost, without an error.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    for parameter in model.parameters():
+        # A norm's weight would keep the whole file mapped in which it lies, and the full-size linears in memory.
+        if parameter.dtype == torch.bfloat16 and parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
     return model.eval()
 
 

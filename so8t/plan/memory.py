@@ -179,6 +179,8 @@ def rollout_need(shapes: Shapes) -> Need:
             "KV cache": config.batch * length * cache,
             "activations": forward_bytes(shapes, config.batch * context, context),
             "logits": config.batch * geometry.vocabulary * LOGIT_BYTES,
+            # oneDNN lays the head out anew for the product with a single position.
+            "head laid out": 0 if shapes.on_gpu else geometry.vocabulary * geometry.hidden * shapes.item_bytes,
         },
     )
 
