@@ -16,6 +16,7 @@ CODE = [p for d in ("so8t", "flows", "tasks", "deployments") for p in sorted((RO
 
 LOCK = "a lock: an empty file that nobody reads"
 LOG = "an append-only log; readers ignore a torn last line"
+PART = "a *.part whose durable length is in its state, hashed, fsynced and published by durable.replace"
 # (file, function, call) -> why this may write by itself.
 ALLOWED = {
     ("so8t/artifacts.py", "Store.working", "FileLock"): LOCK,
@@ -41,7 +42,9 @@ ALLOWED = {
     ("so8t/study/pictures.py", "_png", "savefig"): "into memory",
     ("so8t/bake/gguf_file.py", "new_gguf", "GGUFWriter"): "a *.tmp that durable.fsync_file and durable.replace publish",
     ("so8t/bake/quantize.py", "quantize", "llama_model_quantize"): "a *.tmp that durable.fsync_file and durable.replace publish",
-    ("so8t/collect/basemodel/hub.py", "_fetch_rest", "open"): "a *.part that is hashed, fsynced and published by durable.replace",
+    ("so8t/collect/download.py", "_Part.resume", "open"): PART,
+    ("so8t/collect/download.py", "_Part.resume", "truncate"): PART,
+    ("so8t/collect/download.py", "_Part.append", "open"): PART,
     ("so8t/collect/hub.py", "_fetch", "hf_hub_download"): "a cache of what can be fetched again, outside the home's state",
     ("so8t/attempt.py", "begin", "mkdir"): "a folder for logs",
     ("so8t/loop/checkpoint.py", "Checkpoints.save", "mkdir"): "a *.tmp that durable.replace publishes",

@@ -11,8 +11,8 @@ import pytest
 import sentencepiece
 from safetensors.torch import load_file
 
-from so8t.collect import foundation
-from so8t.collect.basemodel import hub, pretrain, vocabulary
+from so8t.collect import download, foundation
+from so8t.collect.basemodel import pretrain, vocabulary
 from so8t.collect.config import DemoBase, HubBase, LocalBase
 from so8t.collect.demo.text import pretraining_chats, pretraining_text
 from so8t.config import Machine
@@ -182,7 +182,7 @@ def remote(made, tmp_path, monkeypatch):
     """The made base on a Hub of ours, with code and a pickle beside it."""
     with HubServer(tmp_path / "hub") as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setattr(hub, "FIRST_PAUSE_S", 0.001)
+        monkeypatch.setattr(download, "FIRST_PAUSE_S", 0.001)
         repo = server.store.create("models", "lab/phi", private=False)
         lines = [{"key": "header", "value": {"summary": "files"}}]
         for name, data in {**files_of(made[0]), "modeling_phi3.py": b"x", "pytorch_model.bin": b"y"}.items():
@@ -203,27 +203,13 @@ def test_a_hub_base_comes_whole_without_code_and_pickles(made, remote, tmp_path)
     assert {"modeling_phi3.py", "pytorch_model.bin"} <= set(facts["skipped"])
 
 
-def test_a_half_fetched_file_goes_on_where_it_stopped(made, remote, tmp_path):
+def test_a_file_goes_on_where_its_answer_was_cut(made, remote, tmp_path):
     server, config = remote
-    name = "model-00001-of-00002.safetensors"
-    whole = (made[0] / name).read_bytes()
     out = tmp_path / "out"
-    out.mkdir()
-    (out / (name + hub.PART_SUFFIX)).write_bytes(whole[:1000])
-    server.drop("resolve", times=2)
+    server.cut("resolve", 1000, times=2)
     make(config, out)
     assert files_of(out) == files_of(made[0])
-    assert [r.status for r in server.requests if r.path.endswith(name)][-1] == 206
-
-
-def test_a_wrong_beginning_is_thrown_away(made, remote, tmp_path):
-    """Its length fits, its hash does not."""
-    out = tmp_path / "out"
-    out.mkdir()
-    for name in ("model-00001-of-00002.safetensors", "config.json"):
-        (out / (name + hub.PART_SUFFIX)).write_bytes(b"x" * 500)
-    make(remote[1], out)
-    assert files_of(out) == files_of(made[0])
+    assert "bytes=1000-" in [request.range for request in server.requests]
 
 
 def test_what_was_fetched_is_not_fetched_again(remote, tmp_path):

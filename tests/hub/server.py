@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.hub.routes import ROUTES, Answer, Context, as_json
 from tests.hub.store import READ_TOKEN, WRITE_TOKEN, HubError, HubStore, Repo
 
+PIECE_BYTES = 1 << 16
+
 
 @dataclass(frozen=True)
 class Request:
@@ -25,6 +27,7 @@ class Request:
     route: str
     status: int
     body_bytes: int
+    range: str = ""
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Fault:
     applied: bool = False  # the request is carried out first, only its answer is lost
     skip: int = 0  # this many requests pass before
     headers: tuple[tuple[str, str], ...] = ()
+    cut: int = -1  # the request is carried out, and its body ends after so many bytes
 
 
 class HubServer:
@@ -49,9 +53,12 @@ class HubServer:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.delays: dict[str, float] = {}
+        # Seconds between two pieces of a file's body, which makes a kill in the middle of it likely.
+        self.piece_pause_s = 0.0
+        self.resolved_bytes = 0
         # Where hf_xet keeps what it is given; a token for this folder is what the Hub's storage servers would hand out.
         self.xet: Path | None = None
-        self._lock = threading.Lock()
+        self._lock = self.counting = threading.Lock()
         handler = type("Bound", (Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
@@ -73,6 +80,10 @@ class HubServer:
     def drop(self, route: str, times: int = 1, *, applied: bool = False, skip: int = 0) -> None:
         """The next requests of a route get no answer; with `applied` they are carried out all the same."""
         self.add_fault(route=route, times=times, applied=applied, skip=skip)
+
+    def cut(self, route: str, size_bytes: int, times: int = 1, *, skip: int = 0) -> None:
+        """The bodies of the next requests of a route end early."""
+        self.add_fault(route=route, times=times, skip=skip, cut=size_bytes)
 
     def add_fault(self, **fields: Any) -> None:
         """Arm a `Fault` by its fields."""
@@ -138,17 +149,27 @@ class Handler(BaseHTTPRequestHandler):
         query = parse_qs(url.query, keep_blank_values=True)
         time.sleep(self.hub.delays.get(route, 0.0))
         fault = self.hub.take_fault(route)
-        if fault and not fault.applied:
+        cut = fault.cut if fault else -1
+        if fault and not fault.applied and cut < 0:
             answer = as_json({"error": "as asked by the test"}, fault.status or 500, dict(fault.headers))
         else:
             answer = self._answer(call, match, query, body)
-        dropped = fault is not None and fault.status == 0
-        self.hub.log(Request(self.command, self.path, route, 0 if dropped else answer.status, len(body)))
+        dropped = fault is not None and fault.status == 0 and cut < 0
+        self.hub.log(
+            Request(
+                self.command,
+                self.path,
+                route,
+                0 if dropped else answer.status,
+                len(body),
+                self.headers.get("Range", ""),
+            )
+        )
         if dropped:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        self._send(answer)
+        self._send(answer, route, cut)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
 
@@ -184,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
             return b"".join(pieces)
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: Answer, route: str, cut: int) -> None:
         headers = answer.headers or {}
         self.send_response(answer.status)
         for name, value in headers.items():
@@ -192,5 +213,27 @@ class Handler(BaseHTTPRequestHandler):
         if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(answer.body)
+        if self.command == "HEAD":
+            return
+        body = answer.body if cut < 0 else answer.body[:cut]
+        if route == "resolve":
+            self._send_slowly(body)
+        else:
+            self.wfile.write(body)
+        if cut >= 0:
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _send_slowly(self, body: bytes) -> None:
+        if self.hub.piece_pause_s:
+            # What waits in the kernel's buffers counts as sent although a killed client has not read it.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE_BYTES)
+        for start in range(0, len(body), PIECE_BYTES):
+            piece = body[start : start + PIECE_BYTES]
+            self.wfile.write(piece)
+            with self.hub.counting:
+                self.hub.resolved_bytes += len(piece)
+            if self.hub.piece_pause_s:
+                self.wfile.flush()
+                time.sleep(self.hub.piece_pause_s)
