@@ -35,6 +35,8 @@ class Machine(Section):
     """Where models run; auto takes CUDA where torch finds it."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Mapped tasks (sources, quantizations, benchmark cells) at a time."""
+    max_parallel_downloads: Annotated[int, Field(ge=1)] = 4
+    """Files that are fetched from the Hub at a time, over all tasks and processes of this home."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads a step's process may use; 0 takes the machine's cores."""
     processes: Annotated[int, Field(ge=1)] = 1

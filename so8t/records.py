@@ -1,9 +1,10 @@
 """One row of our Parquet files, from collection to benchmark, with the evidence of where it came from."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from so8t import durable
 from so8t.errors import InputError
@@ -65,19 +66,72 @@ def _plain(annotation: object) -> type:
     return annotation if isinstance(annotation, type) else str
 
 
+def table(rows: Sequence[Record], extra: dict[str, list[str]] | None = None) -> "pa.Table":
+    """Records, and optional string columns beside them, as an Arrow table."""
+    import pyarrow as pa
+
+    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(Record)}
+    made = pa.table(columns, schema=schema())
+    for name, values in (extra or {}).items():
+        made = made.append_column(name, pa.array(values, pa.string()))
+    return made
+
+
 def write(path: Path, records: Iterable[Record], extra: dict[str, list[str]] | None = None) -> int:
     """Write records (and optional string columns beside them) as zstd Parquet; give the row count."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = list(records)
-    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(Record)}
-    table = pa.table(columns, schema=schema())
-    for name, values in (extra or {}).items():
-        table = table.append_column(name, pa.array(values, pa.string()))
     with durable.open_for_write(path) as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table(rows, extra), file, compression="zstd")
     return len(rows)
+
+
+# A row group of a stream ends with whichever comes first.
+STREAM_ROWS, STREAM_BYTES = 4096, 64 << 20
+
+
+class Stream:
+    """Writes records to a Parquet file in bounded memory: `with Stream(path) as stream: stream.add(record)`.
+
+    The file is there, whole, when the block has ended well. `column` names a further string column.
+    """
+
+    def __init__(self, path: Path, column: str = "") -> None:
+        self._path, self._column, self.count = path, column, 0
+        self._rows: list[Record] = []
+        self._beside: list[str] = []
+        self._size_bytes = 0
+
+    def __enter__(self) -> Self:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        whole = schema().append(pa.field(self._column, pa.string())) if self._column else schema()
+        self._stack = ExitStack()
+        file = self._stack.enter_context(durable.open_for_write(self._path))
+        self._writer = self._stack.enter_context(pq.ParquetWriter(file, whole, compression="zstd"))
+        return self
+
+    def add(self, record: Record, beside: str = "") -> None:
+        """Take a row; row groups end by count and size, so equal rows are equal bytes."""
+        self._rows.append(record)
+        self._beside.append(beside)
+        self.count += 1
+        self._size_bytes += len(record.prompt) + len(record.response) + len(record.media) + len(record.image)
+        if len(self._rows) >= STREAM_ROWS or self._size_bytes >= STREAM_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_table(table(self._rows, {self._column: self._beside} if self._column else None))
+        self._rows, self._beside, self._size_bytes = [], [], 0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with self._stack:
+            if error is not None:
+                raise error
+            if self._rows or not self.count:
+                self._flush()
 
 
 def read(path: Path) -> list[Record]:

@@ -108,7 +108,7 @@ STEPS: dict[str, Step] = {
             child=True,
         ),
         Step(
-            "collect.source", "so8t.collect.source", 2,
+            "collect.source", "so8t.collect.source", 3,
             section=lambda config, part: next(s for s in config.collect.sources if s.name == part),
             needs=lambda config, part: {},
             parts=_sources,
@@ -116,7 +116,7 @@ STEPS: dict[str, Step] = {
             session="followed",
         ),
         Step(
-            "collect", "so8t.collect.run", 1,
+            "collect", "so8t.collect.run", 2,
             section=lambda config, part: config.collect,
             needs=lambda config, part: {f"source.{name}": Ref("collect.source", name) for name in _sources(config)},
         ),

@@ -92,10 +92,10 @@ class HubSource(Section):
     """Name of the part."""
     id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     """Dataset, owner/name."""
-    revision: Revision
-    """Commit, 40 hex digits."""
+    revision: Revision | Literal["unpinned"]
+    """Commit, 40 hex digits. With `unpinned` the config loads but nothing is fetched; `so8t plan --pin` asks the Hub."""
     files: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Paths in the repository, or patterns such as data/*.parquet; Parquet, JSONL or CSV."""
+    """Paths in the repository, or patterns such as data/*.parquet; Parquet, JSONL (also .gz), JSON or CSV."""
     columns: dict[str, str]
     """Our field -> their column; `prompt` is needed. Fields: prompt, response, answer, category, label, language, group."""
     language: Literal["ja", "en"]
@@ -106,6 +106,13 @@ class HubSource(Section):
     """What the dataset's card may state; otherwise nothing but its metadata is read."""
     accept: tuple[str, ...] = ()
     """Further licences that you accept for this source alone."""
+    checked_upstreams: dict[str, str] = Field(default_factory=dict)
+    """Upstream that the dataset names -> where you read that its terms allow this use; kept as evidence."""
+    nsfw: bool = False
+    """All rows belong to the NSFW pool; so they do where the dataset's tags say it."""
+    unavailable: Literal["skip", "fail"] = "skip"
+    """A gated, private or absent dataset: `skip` leaves the source empty and says why, `fail` stops. With a new token
+    set `fail`: the skipped source is then asked for again."""
 
     @field_validator("columns")
     @classmethod

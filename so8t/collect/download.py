@@ -219,7 +219,8 @@ def _fetch_rest(part: _Part, report: Report) -> None:
     try:
         with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True) as response:
             _judge(part, response)
-            part.append(response.iter_raw(HASH_CHUNK_BYTES), report)
+            # As the pieces come: with a size the last ones would be lost with the connection.
+            part.append(response.iter_raw(), report)
     except (HTTPError, ConnectionError) as error:
         raise _Fault(f"{type(error).__name__}: {error}") from error
 

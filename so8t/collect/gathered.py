@@ -1,21 +1,34 @@
 """What one source gives: rows, refused rows and the evidence of where they came from."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from so8t.collect.shards import Shards
 from so8t.records import Record
 
 
 @dataclass
 class Gathered:
-    """Rows of one source, rows set aside with a reason, and JSON-able evidence; `facts` are what the clock decides."""
+    """Rows of one source, rows set aside with a reason, and JSON-able evidence; `facts` are what the clock decides.
+
+    A source of any size keeps its rows in `shards`; the lists are then empty.
+    """
 
     records: list[Record]
     refused: list[tuple[Record, str]] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    shards: Shards | None = None
+
+    def rows(self) -> Iterator[Record]:
+        """The rows, as often as they are asked for."""
+        return self.shards.kept() if self.shards else iter(self.records)
+
+    def set_aside(self) -> Iterator[tuple[Record, str]]:
+        """The refused rows with their reasons."""
+        return self.shards.refused() if self.shards else iter(self.refused)
 
 
 def content_revision(records: Iterable[Record]) -> str:

@@ -1,120 +1,161 @@
-"""A source on the Hub: the card is judged first, then each file is fetched once and kept as a shard.
+"""A source on the Hub: the gate decides from metadata, then each file is fetched, read in pieces and let go again.
 
-Resume: a shard is written durably when its file is done, and holds exactly that file's rows; a run that
-was killed goes on with the next file. `HF_ENDPOINT` is honoured.
+Resume: a file comes by Range requests (download.py), its rows by shards that hold the place behind them (shards.py),
+both bound to the commit and the list of files. `HF_ENDPOINT` and `HF_TOKEN` are honoured.
 """
 
 import fnmatch
-import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from so8t import durable, records
+from so8t.artifacts import hash_json
 from so8t.collect import tables
 from so8t.collect.config import HubSource
+from so8t.collect.download import Denied, RemoteFile, bring
+from so8t.collect.gate import Verdict, evidence_id, judge, unavailable
 from so8t.collect.gathered import Gathered
-from so8t.collect.licence import decide, disagreement
+from so8t.collect.repository import Unavailable, describe
 from so8t.collect.rows import RowRefused, to_record
-from so8t.errors import InputError, StepFailed
+from so8t.collect.shards import SHARDS, Place, Shards
+from so8t.collect.slots import slot
+from so8t.errors import InputError
+from so8t.progress import Progress
 from so8t.records import Record
+from so8t.section import UNPINNED
 
-Report = Callable[[int, int, str], None]
-ENDPOINT = "https://huggingface.co"
-SHARDS = "shards.partial"
-
-
-def gather(config: HubSource, out: Path, cache: Path, report: Report) -> Gathered:
-    """Judge, fetch, map. A dataset whose licence does not pass gives no rows and a reason in the evidence."""
-    info = _dataset_info(config)
-    licence, evidence = judge(config, info)
-    if evidence["reason"]:
-        return Gathered([], evidence=evidence)
-    files = _chosen(config, [sibling.rfilename for sibling in info.siblings])
-    gathered = Gathered([], evidence=evidence)
-    for done, name in enumerate(files):
-        report(done, len(files), name)
-        shard = out / SHARDS / f"{done:05d}"
-        if not (shard / "refused.json").exists():
-            _fetch(config, name, licence, cache, shard)
-        gathered.records += records.iterate(shard / "records.parquet")
-        for row in durable.read_json(shard / "refused.json"):
-            gathered.refused.append((_blank(config, name, row["row"], licence), row["reason"]))
-    gathered.evidence["files"] = [{"file": name} for name in files]
-    return gathered
+FETCHED = "fetched.partial"
 
 
-def _dataset_info(config: HubSource) -> Any:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT", ENDPOINT))
-    try:
-        info = api.dataset_info(config.id, revision=config.revision, files_metadata=False)
-    except GatedRepoError:
+def gather(config: HubSource, out: Path, progress: Progress) -> Gathered:
+    """Judge, fetch, map. A dataset that the gate does not let through gives no rows and a reason in the evidence."""
+    if config.revision == UNPINNED:
         raise InputError(
-            f"{config.id} is gated", "a dataset that you may read", "ask for access, then set HF_TOKEN"
-        ) from None
-    except RevisionNotFoundError:
-        raise InputError(f"{config.id} has no revision {config.revision}", "an existing commit") from None
-    except RepositoryNotFoundError:
-        raise InputError(f"no dataset {config.id}", "the id of a dataset (not of a model)") from None
-    except (HTTPError, OSError) as error:
-        raise StepFailed(f"the Hub did not answer for {config.id}: {type(error).__name__}: {error}") from error
-    if info.sha != config.revision:
-        raise InputError(f"{config.id} answers with revision {info.sha}", f"the pinned {config.revision}")
-    return info
-
-
-def judge(config: HubSource, info: Any) -> tuple[str, dict[str, Any]]:
-    """The licence's normal form, and what card and tags said; `reason` is empty where it passes."""
-    card = info.card_data.get("license") if info.card_data else None
-    tagged = [tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")]
-    decision = decide(card, (*config.licences, *config.accept))
-    reason = disagreement({"card": card, "tags": tagged}) or decision.reason
-    evidence = {"id": config.id, "revision": config.revision, "card": card, "tags": tagged, "reason": reason}
-    return decision.licence, evidence
-
-
-def _chosen(config: HubSource, present: list[str]) -> list[str]:
-    files = []
-    for pattern in config.files:
-        matched = sorted(name for name in present if fnmatch.fnmatchcase(name, pattern))
-        if not matched:
-            raise InputError(f"{config.id} has no file {pattern!r} at {config.revision[:12]}", "files of that revision")
-        files += [name for name in matched if name not in files]
-    return files
-
-
-def _fetch(config: HubSource, name: str, licence: str, cache: Path, shard: Path) -> None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HTTPError
-
-    endpoint = os.environ.get("HF_ENDPOINT", ENDPOINT)
-    try:
-        path = hf_hub_download(
-            config.id, name, repo_type="dataset", revision=config.revision, cache_dir=cache, endpoint=endpoint
+            f"the revision of {config.id} is not pinned",
+            "the commit (40 hex digits) that you have looked at",
+            "`so8t plan --pin` prints the newest; put it into the config",
         )
-    except (HTTPError, OSError) as error:
-        raise StepFailed(f"{config.id}: {name} did not come: {type(error).__name__}: {error}") from error
-    rows: list[Record] = []
-    refused: list[dict[str, Any]] = []
-    for index, row in enumerate(tables.rows(Path(path), config.rows_max)):
+    verdict, info = ask(config, config.revision, out / FETCHED, progress)
+    if verdict.outcome in ("gated", "unavailable") and config.unavailable == "fail":
+        raise InputError(
+            f"{config.id} is {verdict.reason}", "a dataset that you may read", "see its page, set HF_TOKEN"
+        )
+    facts = {"outcome": verdict.outcome, **({"reason": verdict.reason} if verdict.reason else {})}
+    if verdict.outcome != "accepted":
+        return Gathered([], evidence=verdict.evidence, facts=facts)
+    files = _chosen(config, info)
+    shards = bound_shards(config, out / SHARDS, files, progress)
+    try:
+        _walk(config, verdict, files, shards, out / FETCHED, progress)
+    except Denied as error:
+        if config.unavailable == "fail":
+            raise
+        verdict = unavailable(config.id, config.revision, Unavailable(str(error), gated=bool(info.gated)))
+        return Gathered([], evidence=verdict.evidence, facts={"outcome": verdict.outcome, "reason": verdict.reason})
+    evidence = verdict.evidence | {"data": [_evidence(file) for file in files]}
+    return Gathered([], evidence=evidence, facts=facts, shards=shards)
+
+
+def ask(config: HubSource, revision: str | None, folder: Path, progress: Progress) -> tuple[Verdict, Any]:
+    """The gate's verdict on a dataset, and what the Hub says of it (None where it says nothing)."""
+
+    def read(sibling: Any) -> bytes:
+        path = folder / "licence"
+        with slot(progress):
+            bring(RemoteFile.listed("dataset", config.id, info.sha, sibling), path)
+        return path.read_bytes()
+
+    try:
+        info = describe(config.id, revision)
+        return judge(info, (*config.licences, *config.accept), config.checked_upstreams, read), info
+    except Unavailable as error:
+        return unavailable(config.id, revision or "", error), None
+    except Denied as error:
+        return unavailable(config.id, revision or "", Unavailable(str(error), gated=bool(info.gated))), info
+
+
+def bound_shards(config: HubSource, folder: Path, files: list[RemoteFile], progress: Progress) -> Shards:
+    """The shards of these very files; a change since the last stop is said in the progress and in the session."""
+    listed = [[file.name, file.size_bytes, file.expected] for file in files]
+    bound = {"id": config.id, "revision": config.revision, "files": hash_json(listed)}
+
+    def say(problem: str) -> None:
+        note(progress, f"{config.id}: {problem}")
+
+    return Shards(folder, bound, say)
+
+
+def note(progress: Progress, problem: str) -> None:
+    """Say what somebody should know of, where it is also found afterwards."""
+    progress.update(0, None, problem)
+    if progress.session is not None:
+        progress.session.update(problems=[*progress.session.session.problems, problem])
+
+
+def _chosen(config: HubSource, info: Any) -> list[RemoteFile]:
+    """The files that the patterns name, each once; the folders ** of a pattern may be none."""
+    files: dict[str, RemoteFile] = {}
+    present = sorted(info.siblings or [], key=lambda sibling: str(sibling.rfilename))
+    for pattern in config.files:
+        matched = [sibling for sibling in present if fnmatch.fnmatchcase(sibling.rfilename, pattern)]
+        if not matched:
+            raise InputError(f"{config.id} has no file {pattern!r} at {info.sha[:12]}", "files of that revision")
+        for sibling in matched:
+            remote = RemoteFile.listed("dataset", config.id, info.sha, sibling)
+            files.setdefault(remote.name, remote)
+    return list(files.values())
+
+
+def _walk(
+    config: HubSource, verdict: Verdict, files: list[RemoteFile], shards: Shards, folder: Path, progress: Progress
+) -> None:
+    """Fetch and read what is missing; the row behind the last commit is the first one read."""
+    place = shards.place()
+    total = sum(file.size_bytes for file in files)
+    done = sum(file.size_bytes for file in files[: place.file])
+    for number in range(place.file, len(files)):
+        file = files[number]
+        progress.update(done, total, file.name)
+        path = folder / f"{number:05d}{tables.suffix(file.name)}"
+        if not place.ended:
+            with slot(progress):
+                bring(file, path, _reporter(progress, done, total, file.name))
+            start = place.row if number == place.file else 0
+            for record, reason, behind in _mapped(config, verdict, file.name, path, start):
+                shards.add(record, reason, Place(number, behind))
+            shards.commit(Place(number + 1, 0, ended=number + 1 == len(files)))
+            path.unlink()
+        done += file.size_bytes
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reporter(progress: Progress, done: int, total: int, name: str) -> Callable[[int], None]:
+    return lambda size_bytes: progress.update(done + size_bytes, total, f"fetching {name}")
+
+
+def _mapped(
+    config: HubSource, verdict: Verdict, name: str, path: Path, start: int
+) -> Iterator[tuple[Record, str, int]]:
+    """(record, reason why it is none or "", number of the next row)."""
+    blank = Record(
+        id="", modality="text", language=config.language, prompt="", nsfw=config.nsfw or verdict.nsfw,
+        source=config.id, revision=config.revision, file=name,
+        licence=verdict.licence, licence_evidence=evidence_id(config.id, config.revision),
+    )  # fmt: skip
+    for index, row in tables.rows(path, start, config.rows_max, shown=f"{config.id}/{name}"):
+        defaults = blank.with_(id=f"{config.name}-{name}-{index:06d}", row=index)
         absent = sorted(set(config.columns.values()) - set(row))
         if absent:
             raise InputError(f"{config.id}/{name} lacks the columns {absent}", f"columns of the file: {sorted(row)}")
         mapped = {ours: row[theirs] for ours, theirs in config.columns.items()}
         try:
-            rows.append(to_record(mapped, _blank(config, name, index, licence)))
+            record = to_record(mapped, defaults)
+            yield record.with_(nsfw=record.nsfw or defaults.nsfw), "", index + 1
         except RowRefused as reason:
-            refused.append({"row": index, "reason": str(reason)})
-    records.write(shard / "records.parquet", rows)
-    durable.write_json(shard / "refused.json", refused)
+            yield defaults, str(reason), index + 1
 
 
-def _blank(config: HubSource, name: str, row: int, licence: str) -> Record:
-    return Record(
-        id=f"{config.name}-{name}-{row:06d}", modality="text", language=config.language, prompt="",
-        source=config.id, revision=config.revision, file=name, row=row,
-        licence=licence, licence_evidence=f"card of {config.id}",
-    )  # fmt: skip
+def _evidence(file: RemoteFile) -> dict[str, Any]:
+    hashed = "sha256" if len(file.expected) == 64 else "git_blob"
+    return {"file": file.name, "size_bytes": file.size_bytes, hashed: file.expected}

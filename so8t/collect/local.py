@@ -47,7 +47,7 @@ def _ours(config: FilesSource, path: Path) -> Iterator[Record]:
 
 
 def _json_rows(config: FilesSource, path: Path, gathered: Gathered) -> None:
-    for index, row in enumerate(tables.rows(path)):
+    for index, row in tables.rows(path):
         defaults = Record(
             id=f"{config.name}-{path.stem}-{index:06d}", modality="text", language="", prompt="", source=config.name,
             file=path.name, row=index, licence=config.licence, licence_evidence="declared in the config",

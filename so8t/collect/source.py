@@ -13,6 +13,7 @@ from so8t.collect import hub, local
 from so8t.collect.config import DemoSource, FilesSource, HubSource
 from so8t.collect.demo import gather as gather_demo
 from so8t.collect.gathered import Gathered, content_revision
+from so8t.collect.shards import SHARDS
 from so8t.collect.web.config import WebSource
 from so8t.errors import InputError
 from so8t.progress import Progress
@@ -34,7 +35,7 @@ def run(
         case FilesSource():
             gathered, source = local.gather(config, report), config.name
         case HubSource():
-            gathered, source = hub.gather(config, out, progress.home / "hub", report), config.id
+            gathered, source = hub.gather(config, out, progress), config.id
         case WebSource():
             try:
                 from so8t.collect.web import gather as web
@@ -46,33 +47,34 @@ def run(
                 ) from error
 
             gathered, source = web.gather(config, out, progress), config.name
-    if isinstance(config, HubSource):
-        revision = config.revision
-    else:
-        revision = content_revision(gathered.records)
-        gathered.records = [
-            record.with_(source=record.source or source, revision=revision) for record in gathered.records
-        ]
-    _write(config.name, config.kind, source, revision, gathered, out)
-    shutil.rmtree(out / hub.SHARDS, ignore_errors=True)
-    rows, refused = len(gathered.records), len(gathered.refused)
-    progress.update(1, 1, f"{rows} rows", rows=rows, quarantined=refused)
-    return {"rows": rows, "quarantined": refused, "revision": revision, **gathered.facts}
+    revision = config.revision if isinstance(config, HubSource) else content_revision(gathered.rows())
+    facts = _write(config.name, config.kind, source, revision, gathered, out)
+    for unfinished in (SHARDS, hub.FETCHED):
+        shutil.rmtree(out / unfinished, ignore_errors=True)
+    progress.update(1, 1, f"{facts['rows']} rows", **facts)
+    return {**facts, "revision": revision, **gathered.facts}
 
 
-def _write(name: str, kind: str, source: str, revision: str, gathered: Gathered, out: Path) -> None:
-    records.write(out / "records.parquet", gathered.records)
-    refused = [record for record, _ in gathered.refused]
-    reasons = [reason for _, reason in gathered.refused]
-    records.write(out / "quarantine.parquet", refused, {"reason": reasons})
+def _write(name: str, kind: str, source: str, revision: str, gathered: Gathered, out: Path) -> dict[str, int]:
+    licences: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    with records.Stream(out / "records.parquet") as kept:
+        for record in gathered.rows():
+            licences[record.licence or "none"] += 1
+            kept.add(record.with_(source=record.source or source, revision=record.revision or revision))
+    with records.Stream(out / "quarantine.parquet", "reason") as refused:
+        for record, reason in gathered.set_aside():
+            reasons[reason] += 1
+            refused.add(record, reason)
     summary = {
         "name": name,
         "kind": kind,
         "id": source,
         "revision": revision,
-        "rows": len(gathered.records),
-        "quarantined": dict(Counter(reasons)),
-        "licences": dict(Counter(record.licence or "none" for record in gathered.records)),
+        "rows": kept.count,
+        "quarantined": dict(reasons),
+        "licences": dict(licences),
         "evidence": gathered.evidence,
     }
     durable.write_json(out / "sources.json", summary)
+    return {"rows": kept.count, "quarantined": refused.count}

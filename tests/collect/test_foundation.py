@@ -37,7 +37,7 @@ class Reports:
 def make(config, out):
     out.mkdir(parents=True, exist_ok=True)
     reports = Reports()
-    facts = foundation.run(config, {}, out, Progress("collect.base", Machine(), out, (reports,)))
+    facts = foundation.run(config, {}, out, Progress("collect.base", Machine(), out.parent / "home", (reports,)))
     return facts, reports.done
 
 

@@ -1,6 +1,5 @@
 """One source: files from outside, the Hub, and what is refused."""
 
-import base64
 import json
 import pickle
 
@@ -17,7 +16,6 @@ from so8t.collect.config import Collect, FilesSource, HubSource
 from so8t.config import Machine
 from so8t.errors import InputError
 from so8t.progress import Progress
-from tests.hub import HubServer
 
 ROWS = [
     {"prompt": "駅はどこですか。", "language": "ja", "label": "allow", "licence": "MIT", "group": "g"},
@@ -95,29 +93,6 @@ def test_a_missing_file_and_a_foreign_parquet(tmp_path):
         run(files(tmp_path / "foreign.parquet"), tmp_path / "out", tmp_path)
 
 
-@pytest.fixture
-def remote(tmp_path, monkeypatch):
-    """(server, commit): `commit(card, files)` makes a dataset and gives its revision."""
-    with HubServer(tmp_path / "hub") as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
-
-        def commit(card, contents):
-            repo = server.store.create("datasets", "lab/talk", private=False)
-            everything = {"README.md": f"---\n{card}\n---\n# Talk\n".encode(), **contents}
-            entries = [
-                {
-                    "key": "file",
-                    "value": {"path": path, "content": base64.b64encode(data).decode(), "encoding": "base64"},
-                }
-                for path, data in everything.items()
-            ]
-            header = {"key": "header", "value": {"summary": "data"}}
-            return server.store.commit(repo, "main", [header, *entries])
-
-        yield server, commit
-
-
 def talk(revision, **changes) -> HubSource:
     wanted = {"kind": "hub", "name": "talk", "id": "lab/talk", "revision": revision, "files": ("data/*",)}
     return HubSource(**{**wanted, "columns": {"prompt": "text", "label": "class"}, "language": "ja", **changes})
@@ -128,7 +103,7 @@ def test_a_hub_dataset_is_mapped_and_evidenced(remote, tmp_path):
     first = b'{"text": "a b c", "class": "DENY"}\n{"text": null, "class": null}\n'
     revision = commit("license: mit", {"data/1.jsonl": first, "data/2.csv": b"text,class\r\nhello there,\r\n"})
     facts = run(talk(revision), tmp_path / "out", tmp_path / "home")
-    assert facts == {"rows": 2, "quarantined": 1, "revision": revision}
+    assert facts == {"rows": 2, "quarantined": 1, "revision": revision, "outcome": "accepted"}
     kept = records.read(tmp_path / "out" / "records.parquet")
     assert [(row.prompt, row.label, row.file, row.row) for row in kept] == [
         ("a b c", 2, "data/1.jsonl", 0),
@@ -181,7 +156,8 @@ def test_wrong_columns_revision_and_file_are_said(remote, tmp_path):
         ({"columns": {"prompt": "question"}}, "lacks the columns"),
         ({"files": ("train/*",)}, "has no file"),
         ({"revision": "0" * 40}, "revision"),
-        ({"id": "lab/none"}, "no dataset"),
+        ({"id": "lab/none", "unavailable": "fail"}, "no such dataset"),
+        ({"revision": "unpinned"}, "not pinned"),
     ):
         with pytest.raises(InputError, match=said):
             run(talk(**{"revision": revision, **changes}), tmp_path / "out", tmp_path / "home")

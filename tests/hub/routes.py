@@ -272,6 +272,7 @@ def describe(c: Context, repo: Repo, revision: str = "main", *, blobs: bool = Fa
         siblings.append({"rfilename": path, **detail})
     licence = card.get("license")
     marks = [f"license:{name}" for name in (licence if isinstance(licence, list) else [licence]) if name]
+    marks = marks if repo.licence_tags is None else [f"license:{name}" for name in repo.licence_tags]
     return {
         "_id": "0" * 24,
         "id": repo.id,

@@ -55,6 +55,9 @@ class Repo:
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    # The Hub's tags lag behind the card, or lack what it says; None: they follow it.
+    licence_tags: list[str] | None = None
+    disabled: bool = False
 
     def resolve(self, revision: str) -> str:
         """The commit of a branch, tag or oid."""
@@ -120,6 +123,8 @@ class HubStore:
         repo = self.repos.get((kind, repo_id))
         if repo is None or (repo.private and not role):
             raise HubError(404 if role else 401, "Repository not found", "RepoNotFound")
+        if repo.disabled:
+            raise HubError(403, "Access to this resource is disabled.")
         return repo
 
     def create(self, kind: str, repo_id: str, private: bool) -> Repo:

@@ -7,6 +7,7 @@ from typing import Any
 from so8t.collect.basemodel.files import is_wanted
 from so8t.collect.download import RemoteFile, bring, endpoint
 from so8t.collect.licence import normal_form
+from so8t.collect.slots import slot
 from so8t.errors import InputError, StepFailed
 from so8t.progress import Progress
 from so8t.section import UNPINNED, Repository
@@ -34,7 +35,8 @@ def fetch(
             progress.update(started + size_bytes, total, f"fetching {name}")
 
         remote = RemoteFile.listed("model", config.id, config.revision, file)
-        bring(remote, out / file.rfilename, report)
+        with slot(progress):
+            bring(remote, out / file.rfilename, report)
         done += remote.size_bytes
     card = info.card_data or {}
     return {
