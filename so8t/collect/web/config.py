@@ -60,6 +60,8 @@ class WebSource(Section):
     """How often a page is asked for again after 429, 5xx or no answer. Retry-After is obeyed."""
     retry_delay_s: Annotated[float, Field(ge=0)] = 10.0
     """Pause before the first such retry; doubles with each."""
+    patience_s: Annotated[float, Field(gt=0)] = 900.0
+    """Longest pause that a site may ask for (Crawl-delay, Retry-After); one that wants a longer one is left out."""
     timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """For one request in all; a third of it for each wait on the network."""
     size_max_bytes: Annotated[int, Field(ge=1024)] = 2 * 2**20

@@ -9,7 +9,7 @@ from so8t import child
 from so8t.collect.web.config import WebSource
 from so8t.collect.web.fetch import Answer, Fetcher, Limits
 from so8t.collect.web.frontier import Entry, Frontier
-from so8t.collect.web.judge import ACCEPT, Outcome, is_wanted, judge
+from so8t.collect.web.judge import ACCEPT, Kind, Outcome, is_wanted, judge
 from so8t.collect.web.refusal import Refused, Unreachable
 from so8t.collect.web.rules import Rules, Ruling
 from so8t.errors import Interrupted, StepFailed
@@ -35,7 +35,7 @@ class Crawl:
         """Rounds until the target is met, nothing waits or nothing more may be asked. StepFailed without a network."""
         config, frontier = self._config, self._frontier
         while frontier.is_open() or frontier.kept() < config.rows_target:
-            entries = frontier.choose(config.pages_max, config.pages_per_host)
+            entries = frontier.choose(config.pages_max, config.pages_per_host, config.patience_s)
             if not entries and not frontier.is_open():
                 return
             await self._round(entries)
@@ -63,11 +63,13 @@ class Crawl:
                 self._report()
 
     async def _one(self, entry: Entry) -> None:
+        if self._frontier.wait_s(entry.host) > self._config.patience_s:
+            self._frontier.finish(entry, Outcome("failed", "its site asked to be left alone for long"))
+            return
         ruling = await self._rules.ruling(entry.url)
         if not ruling.allowed:
-            kind = "unreachable" if ruling.silent else "refused"
-            outcome = Outcome(kind, ruling.reason, facts={"robots": ruling.evidence})  # type: ignore[arg-type]
-            self._frontier.finish(entry, outcome)
+            kind: Kind = "unreachable" if ruling.silent else "refused"
+            self._frontier.finish(entry, Outcome(kind, ruling.reason, facts={"robots": ruling.evidence}))
             return
         outcome = await self._page(entry, ruling)
         outcome.facts["robots"] = ruling.evidence
@@ -92,6 +94,8 @@ class Crawl:
                 outcome = Outcome("failed", f"status {answer.status}", facts={"status": answer.status})
                 pause_s = max(pause_s, retry_after_s(answer))
             self._frontier.rest(entry.host, max(pause_s, ruling.delay_s))
+            if pause_s > config.patience_s:
+                break
         return outcome
 
     async def _turn(self, host: str, pause_s: float) -> None:

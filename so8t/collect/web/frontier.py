@@ -8,6 +8,7 @@ host answers first, nor on where the process was stopped.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -121,13 +122,16 @@ class Frontier:
             (_GIVE_UP, (f"the process died {DEATHS_MAX} times while it was asked for", DEATHS_MAX)),
             ("UPDATE urls SET state = 'waiting' WHERE state = 'asked'", ()),
             _add("interrupted", cut),
-            _set("progress_at", time.time()),
+            ("INSERT OR IGNORE INTO meta VALUES ('progress_at', ?)", (time.time(),)),
         )
 
-    def choose(self, pages_max: int, pages_per_host: int) -> list[Entry]:
-        """What is left of the open round, else the next round; empty where nothing waits or no request is left."""
+    def choose(self, pages_max: int, pages_per_host: int, patience_s: float = math.inf) -> list[Entry]:
+        """What is left of the open round, else the next round; empty where nothing waits or no request is left.
+
+        Hosts that are to be left alone for longer than `patience_s` have no part in it.
+        """
         if not self.is_open():
-            chosen = self._first_of_each_host(pages_per_host)[: max(pages_max - self.asked(), 0)]
+            chosen = self._first_of_each_host(pages_per_host, patience_s)[: max(pages_max - self.asked(), 0)]
             number = self.meta("round") + 1
             self._do(*(("UPDATE urls SET round = ? WHERE id = ?", (number, id_)) for _depth, id_ in chosen))
         found = self._connection.execute(
@@ -136,11 +140,13 @@ class Frontier:
         )
         return [Entry(*row) for row in found]
 
-    def _first_of_each_host(self, pages_per_host: int) -> list[tuple[int, int]]:
+    def _first_of_each_host(self, pages_per_host: int, patience_s: float) -> list[tuple[int, int]]:
         """(depth, id) of what may come next, in that order. One look in the index for each host."""
         spent = dict(self._connection.execute("SELECT host, count(*) FROM urls WHERE attempts > 0 GROUP BY host"))
         found: list[tuple[int, int]] = []
         for (host,) in self._connection.execute(f"SELECT DISTINCT host {_WAITING}").fetchall():
+            if self.wait_s(host) > patience_s:
+                continue
             most = min(ROUND_PER_HOST, pages_per_host - spent.get(host, 0))
             next_ = f"SELECT depth, id {_WAITING} AND host = ? ORDER BY depth, id LIMIT ?"
             found += self._connection.execute(next_, (host, max(most, 0)))
@@ -252,7 +258,12 @@ def _found(url: str, depth: int, redirects: int = 0, via: int = 0) -> tuple[str,
 
 
 def _rest(host: str, now: float, pause_s: float) -> tuple[str, Sequence[Any]]:
-    return "INSERT OR REPLACE INTO hosts VALUES (?, ?, ?)", (host, now, pause_s)
+    """A pause never ends one that was to last longer."""
+    statement = (
+        "INSERT INTO hosts VALUES (?, ?, ?) ON CONFLICT (host) DO UPDATE SET asked_at = excluded.asked_at,"
+        " pause_s = max(excluded.pause_s, min(pause_s, asked_at + pause_s - excluded.asked_at))"
+    )
+    return statement, (host, now, pause_s)
 
 
 def _set(key: str, value: float) -> tuple[str, Sequence[Any]]:

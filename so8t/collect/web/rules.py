@@ -104,6 +104,9 @@ def judge(url: str, told: Told, config: WebSource) -> Ruling:
     own, other = _parsed(told.body)
     delay_s = max(config.delay_s, own.delay_s(config.agent), float(other.crawl_delay(config.agent) or 0.0))
     evidence |= {"sha256": hashlib.sha256(told.body).hexdigest(), "delay_s": delay_s}
+    if delay_s > config.patience_s:
+        reason = f"robots.txt asks for a pause of {delay_s:g} s"
+        return Ruling(False, reason, delay_s, evidence | {"rule": reason})
     for agent in (config.agent, *(name for name in config.also_heed if own.names(name))):
         verdict = own.verdict(agent, target_of(url))
         found = evidence | {"agent": agent, "rule": verdict.rule, "line": verdict.line}

@@ -321,9 +321,28 @@ def test_a_host_that_is_busy_is_left_alone_for_as_long_as_it_says(tmp_path):
     with Site() as site:
         site.pages = {"/": (503, {"Retry-After": "1"}, b""), "/robots.txt": (404, {}, b"")}
         site.before = lambda number: begun.append(time.monotonic())
-        run(web(site, retries=1), tmp_path / "out")
-    assert len(begun) == 3
-    assert begun[2] - begun[1] > 0.95
+        run(web(site, seeds=(f"http://{site.address}/", f"http://{site.address}/a"), retries=0), tmp_path / "out")
+        assert site.asked == ["/robots.txt", "/", "/a"]
+        assert begun[2] - begun[1] > 0.95
+
+
+@pytest.mark.parametrize("how", ["retry-after", "crawl-delay"])
+def test_a_site_that_wants_to_be_left_alone_for_long_is_left_out(how, tmp_path):
+    with Site() as slow, small_site() as other:
+        slow.pages = {"/": (503, {"Retry-After": "3000"}, b"")}
+        if how == "crawl-delay":
+            slow.pages["/robots.txt"] = (200, {}, b"User-agent: *\nCrawl-delay: 3000\n")
+        seeds = (f"http://{slow.address}/", f"http://{slow.address}/a", f"http://{other.address}/")
+        assert run(web(slow, other, seeds=seeds), tmp_path / "out")["rows"] == 10
+        assert slow.asked == (["/robots.txt", "/"] if how == "retry-after" else ["/robots.txt"])
+        reasons = [provenance(tmp_path / "out")[seed]["reason"] for seed in seeds]
+        assert (
+            reasons
+            == {
+                "retry-after": ["status 503", "its site asked to be left alone for long", ""],
+                "crawl-delay": ["robots.txt asks for a pause of 3000 s"] * 2 + [""],
+            }[how]
+        )
 
 
 def test_cuts_after_the_last_page_ask_for_nothing_again(tmp_path, monkeypatch):

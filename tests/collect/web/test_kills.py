@@ -51,11 +51,11 @@ class Killer:
 
     def _before(self, number: int) -> None:
         self.left -= 1
-        if self.process is not None and self.left == 0 and self.early:
+        if self.process is not None and self.left <= 0 and self.early:
             self._kill(self.process)
 
     def _after(self, number: int) -> None:
-        if self.process is not None and self.left == 0 and not self.early:
+        if self.process is not None and self.left <= 0 and not self.early:
             threading.Timer(self.draw.uniform(0, 0.05), self._kill, (self.process,)).start()
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
