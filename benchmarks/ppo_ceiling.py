@@ -1,6 +1,6 @@
 """A task with a known ceiling: the mean reward that PPO reaches with rotations, low-rank terms, and both.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.ppo_ceiling [--updates 50] [--seeds 0 1 2] [--methods so8 so8+lora lora oft]
+    OMP_NUM_THREADS=1 python -m benchmarks.ppo_ceiling [--updates 120] [--seeds 0 1 2] [--methods so8 so8+lora lora oft]
 
 A small random Phi-3 whose lm_head is scaled by 10 (without that, hardly any policy of this size differs from chance)
 is rewarded for the share of tokens with an even id: .5 by chance, 1 at the ceiling, since nothing is charged for the
@@ -89,7 +89,7 @@ def interval(values: Sequence[float]) -> str:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=50)
+    parser.add_argument("--updates", type=int, default=120)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
