@@ -125,6 +125,17 @@ def test_of_a_page_that_is_set_aside_no_text_is_kept(crawled):
     assert "出来事" not in (out / "provenance.jsonl").read_text(encoding="utf-8")
 
 
+def test_the_rows_pass_the_gate_of_collect(tmp_path):
+    with small_site() as site:
+        joined = Config(base={"kind": "demo"}, collect={"sources": [web(site).model_dump()]})
+        execute(Ref("collect.source", "web"), joined, Store(tmp_path))
+        whole = execute(Ref("collect"), joined, Store(tmp_path))
+        assert (whole.manifest.facts["rows"], whole.manifest.facts["refused"]) == (10, 0)
+        again = site.counts()
+        assert execute(Ref("collect.source", "web"), joined, Store(tmp_path)).content
+        assert site.counts() == again
+
+
 def test_two_crawls_give_the_same_bytes_whatever_is_slow(crawled, tmp_path):
     first, second, out, _ = crawled
     first.forget(), second.forget()
