@@ -71,17 +71,20 @@ class DemoSource(Section):
 
 
 class FilesSource(Section):
-    """Local Parquet or JSONL files in this project's row format."""
+    """Local files in this project's row format, with pictures and sounds beside them."""
 
     kind: Literal["files"]
     name: Name
     """Name of the part."""
     paths: Annotated[tuple[Path, ...], Field(min_length=1)]
-    """The files; the end of the name (.parquet, .jsonl) says which format."""
+    """The files; the end of the name says which format: .parquet as collect writes it, .jsonl (also .gz), .json, .csv, or
+    a .zip, .tar or .tar.gz of such. A row's `media` names a PNG, JPEG, WebP, WAV, FLAC or Ogg file relative to its own."""
     licence: str
     """Licence that you declare for rows that state none."""
     accept: tuple[str, ...] = ()
     """Further licences that you accept for this source alone."""
+    nsfw: bool = False
+    """All rows belong to the NSFW pool."""
 
 
 class HubSource(Section):
@@ -97,7 +100,8 @@ class HubSource(Section):
     files: Annotated[tuple[str, ...], Field(min_length=1)]
     """Paths in the repository, or patterns such as data/*.parquet; Parquet, JSONL (also .gz), JSON or CSV."""
     columns: dict[str, str]
-    """Our field -> their column; `prompt` is needed. Fields: prompt, response, answer, category, label, language, group."""
+    """Our field -> their column; `prompt` or `messages` is needed. Fields: prompt, response, answer, category, label,
+    language, group; messages (a conversation, of which the first turn is taken); media (pictures or sounds)."""
     language: Literal["ja", "en"]
     """Language of rows without a language column."""
     rows_max: Annotated[int, Field(ge=1)] = 50_000
@@ -117,9 +121,9 @@ class HubSource(Section):
     @field_validator("columns")
     @classmethod
     def _known_columns(cls, columns: dict[str, str]) -> dict[str, str]:
-        known = {"prompt", "response", "answer", "category", "label", "language", "group"}
-        if "prompt" not in columns or set(columns) - known:
-            raise ValueError(f"wants prompt and any of {sorted(known - {'prompt'})}, found {sorted(columns)}")
+        known = {"prompt", "messages", "response", "answer", "category", "label", "language", "group", "media"}
+        if len({"prompt", "messages"} & set(columns)) != 1 or set(columns) - known:
+            raise ValueError(f"wants either prompt or messages, and any of {sorted(known)}, found {sorted(columns)}")
         return columns
 
 

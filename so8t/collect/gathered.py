@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from so8t.collect.shards import Shards
+from so8t.progress import Progress
 from so8t.records import Record
 
 
@@ -38,3 +39,10 @@ def content_revision(records: Iterable[Record]) -> str:
         fields = (record.id, record.language, record.prompt, record.response, str(record.label), record.licence)
         digest.update("\x1f".join(fields).encode("utf-8") + b"\x1e" + record.media)
     return digest.hexdigest()[:40]
+
+
+def note(progress: Progress, problem: str) -> None:
+    """Say what somebody should know of, where it is also found afterwards."""
+    progress.update(0, None, problem)
+    if progress.session is not None:
+        progress.session.update(problems=[*progress.session.session.problems, problem])

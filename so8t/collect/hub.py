@@ -15,17 +15,15 @@ from so8t.collect import tables
 from so8t.collect.config import HubSource
 from so8t.collect.download import Denied, RemoteFile, bring
 from so8t.collect.gate import Verdict, evidence_id, judge, unavailable
-from so8t.collect.gathered import Gathered
+from so8t.collect.gathered import Gathered, note
 from so8t.collect.repository import Unavailable, describe
-from so8t.collect.rows import RowRefused, to_record
-from so8t.collect.shards import SHARDS, Place, Shards
+from so8t.collect.rows import RowRefused, first_turn, hub_media, to_record
+from so8t.collect.shards import FETCHED, SHARDS, Place, Shards
 from so8t.collect.slots import slot
 from so8t.errors import InputError
 from so8t.progress import Progress
 from so8t.records import Record
 from so8t.section import UNPINNED
-
-FETCHED = "fetched.partial"
 
 
 def gather(config: HubSource, out: Path, progress: Progress) -> Gathered:
@@ -86,13 +84,6 @@ def bound_shards(config: HubSource, folder: Path, files: list[RemoteFile], progr
     return Shards(folder, bound, say)
 
 
-def note(progress: Progress, problem: str) -> None:
-    """Say what somebody should know of, where it is also found afterwards."""
-    progress.update(0, None, problem)
-    if progress.session is not None:
-        progress.session.update(problems=[*progress.session.session.problems, problem])
-
-
 def _chosen(config: HubSource, info: Any) -> list[RemoteFile]:
     """The files that the patterns name, each once; the folders ** of a pattern may be none."""
     files: dict[str, RemoteFile] = {}
@@ -150,7 +141,8 @@ def _mapped(
             raise InputError(f"{config.id}/{name} lacks the columns {absent}", f"columns of the file: {sorted(row)}")
         mapped = {ours: row[theirs] for ours, theirs in config.columns.items()}
         try:
-            record = to_record(mapped, defaults)
+            media = hub_media(mapped.pop("media", None))
+            record = to_record(mapped | first_turn(mapped.pop("messages", None)), defaults, media)
             yield record.with_(nsfw=record.nsfw or defaults.nsfw), "", index + 1
         except RowRefused as reason:
             yield defaults, str(reason), index + 1

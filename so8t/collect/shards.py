@@ -16,6 +16,8 @@ from so8t import durable, records
 from so8t.records import Record
 
 SHARDS = "shards.partial"
+# Files on their way, beside the shards.
+FETCHED = "fetched.partial"
 ROWS = 4096
 # A shard with pictures or sound ends before it has so many rows.
 BYTES_MAX = 64 << 20

@@ -13,7 +13,7 @@ from so8t.collect import hub, local
 from so8t.collect.config import DemoSource, FilesSource, HubSource
 from so8t.collect.demo import gather as gather_demo
 from so8t.collect.gathered import Gathered, content_revision
-from so8t.collect.shards import SHARDS
+from so8t.collect.shards import FETCHED, SHARDS
 from so8t.collect.web.config import WebSource
 from so8t.errors import InputError
 from so8t.progress import Progress
@@ -33,7 +33,7 @@ def run(
             report(0, 1, f"making {config.set}")
             gathered, source = gather_demo(config), f"so8t/demo-{config.set}"
         case FilesSource():
-            gathered, source = local.gather(config, report), config.name
+            gathered, source = local.gather(config, out, progress), config.name
         case HubSource():
             gathered, source = hub.gather(config, out, progress), config.id
         case WebSource():
@@ -49,7 +49,7 @@ def run(
             gathered, source = web.gather(config, out, progress), config.name
     revision = config.revision if isinstance(config, HubSource) else content_revision(gathered.rows())
     facts = _write(config.name, config.kind, source, revision, gathered, out)
-    for unfinished in (SHARDS, hub.FETCHED):
+    for unfinished in (SHARDS, FETCHED):
         shutil.rmtree(out / unfinished, ignore_errors=True)
     progress.update(1, 1, f"{facts['rows']} rows", **facts)
     return {**facts, "revision": revision, **gathered.facts}

@@ -70,7 +70,10 @@ def check(path: Path, *, shown: str = "") -> None:
 
 
 def fault(head: bytes, tail: bytes, format_: str) -> str:
-    """What a file of the format is instead, by its first 512 and last 4 bytes; "" if it may be one."""
+    """What a file of the format is instead, by its first 512 and last 4 bytes; "" if it may be one.
+
+    No format asks only for what no data file is.
+    """
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "empty (0 bytes)"
@@ -86,7 +89,7 @@ def fault(head: bytes, tail: bytes, format_: str) -> str:
         return "a truncated Parquet file"
     if format_.endswith(".gz"):
         return "" if head.startswith(GZIP) else "not gzip"
-    if format_ != ".parquet" and (head.startswith((PARQUET, GZIP)) or b"\x00" in head):
+    if format_ not in ("", ".parquet") and (head.startswith((PARQUET, GZIP)) or b"\x00" in head):
         return "binary, not text"
     return ""
 
