@@ -121,14 +121,14 @@ STEPS: dict[str, Step] = {
             needs=lambda config, part: {f"source.{name}": Ref("collect.source", name) for name in _sources(config)},
         ),
         Step(
-            "preprocess.classes", "so8t.preprocess.classes", 1,
+            "preprocess.classes", "so8t.preprocess.classes", 2,
             section=_classifier,
             needs=lambda config, part: {"collected": COLLECT, "base": BASE},
             parts=_classes,
             child=True,
         ),
         Step(
-            "preprocess", "so8t.preprocess.run", 1,
+            "preprocess", "so8t.preprocess.run", 2,
             section=lambda config, part: config.preprocess.pinned(),
             needs=_preprocess_needs,
         ),

@@ -5,6 +5,7 @@ the span to mask in the text. A bare 12-digit number is no My Number: 9.9 % of a
 needs a word before it, or the usual 4-4-4 writing and a right check digit.
 """
 
+import ipaddress
 import re
 import unicodedata
 from collections import Counter
@@ -16,6 +17,7 @@ from so8t.preprocess.normalise import DASHES
 from so8t.preprocess.surnames import SURNAMES
 
 Span = tuple[int, int]
+CONTEXT = 20  # characters before a number in which a word may say what it is
 PREFECTURES = (
     "北海道|東京都|京都府|大阪府|(?:青森|岩手|宮城|秋田|山形|福島|茨城|栃木|群馬|埼玉|千葉|神奈川|新潟|富山|石川|福井|山梨|長野|"
     "岐阜|静岡|愛知|三重|滋賀|兵庫|奈良|和歌山|鳥取|島根|岡山|広島|山口|徳島|香川|愛媛|高知|福岡|佐賀|長崎|熊本|大分|宮崎|鹿児島|沖縄)県"
@@ -23,10 +25,14 @@ PREFECTURES = (
 KANJI_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
 _KANJI_NUMBER = re.compile(r"(?<![〇零一二三四五六七八九])[〇零一二三四五六七八九][〇零一二三四五六七八九\-ー ]{8,}")
 _DASHED_VOWEL = re.compile(r"(?<=[0-9])ー(?=[0-9])")
+_AT = r"(?:@| ?[\[(](?i:at|アット|@)[\])] ?| ?アット ?)"
+_DOT = r"(?:\.| ?[\[(](?i:dot|ドット|\.)[\])] ?| ?ドット ?)"
+_LABEL = r"[A-Za-z0-9_%+-]+"
+# Spelt out in plain words it is an address only before a well-known top-level domain.
 _EMAIL = re.compile(
-    r"[A-Za-z0-9_%+-]+(?:(?:\.| ?[\[(]dot[\])] ?)[A-Za-z0-9_%+-]+)*"
-    r"(?:@| ?[\[(](?:at|アット)[\])] ?)"
-    r"[A-Za-z0-9-]+(?:(?:\.| ?[\[(]dot[\])] ?)[A-Za-z0-9-]+)+"
+    rf"{_LABEL}(?:{_DOT}{_LABEL})*{_AT}[A-Za-z0-9-]+(?:{_DOT}[A-Za-z0-9-]+)+"
+    rf"|{_LABEL}(?:(?:\.| dot ){_LABEL})* at [A-Za-z0-9-]+(?:(?:\.| dot )[A-Za-z0-9-]+)*"
+    r"(?:\.| dot )(?:com|net|org|edu|io|jp)\b(?! dot |\.[a-z])"
 )
 _CARD = re.compile(
     r"(?<![\d-])(?:[3-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{4}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5}|3[068]\d{2}[ -]?\d{6}[ -]?\d{4})(?![\d-])"
@@ -34,7 +40,10 @@ _CARD = re.compile(
 _TWELVE = re.compile(r"(?<![\d-])(?<!\d )\d{4}([ -]?)\d{4}\1\d{4}(?![ -]?\d)")
 _MY_NUMBER_WORD = re.compile(r"(?:マイナンバー|個人番号|my ?number)[^0-9]{0,8}$", re.IGNORECASE)
 _ACCOUNT = re.compile(
-    r"(?:口座番号|口座|免許証番号|免許証|旅券番号|年金番号)[はの:： ]{0,3}([A-Z]{0,2}\d[\d-]{5,13}\d)"
+    r"(?:口座番号|口座|免許証の?番号|免許証|旅券番号|年金番号)[はの:： ]{0,3}([A-Z]{0,2}\d[\d-]{5,13}\d)"
+    r"|(?:普通|当座)(?:預金)?(?:口座)?[:： ]{0,2}(\d{7})(?![\d円])"
+    r"|(?<=記号)[はの:： ]{0,3}(\d{5})(?=[ 、,-]{0,3}番号)"
+    r"|(?<=\d番号)[はの:： ]{0,3}(\d{6,8})(?!\d)|(?<=\d[ 、,-]番号)[はの:： ]{0,3}(\d{6,8})(?!\d)"
 )
 _POSTCODE = re.compile(rf"〒 ?\d{{3}}-?\d{{4}}|(?<![\d-])\d{{3}}-\d{{4}}(?= ?(?:{PREFECTURES}))")
 _NUMBER = r"[0-9一二三四五六七八九十]+"
@@ -44,48 +53,76 @@ _ADDRESS = re.compile(
     rf"(?:{PREFECTURES})[^\s、。,0-9]{{0,10}}?[市区町村郡][^\s、。,0-9]{{0,14}}?{_BLOCK}{{1,4}}(?:{_NUMBER})?(?:号室|号)?"
     rf"|[一-龥ァ-ヶ]{{1,6}}[市区町村][^\s、。,0-9]{{0,14}}?(?:{_NUMBER}丁目{_BLOCK}{{0,3}}|\d+-\d+-)\d*(?:号室|号)?"
 )
+_NINE_DIGITS = re.compile(r"[0-9](?:[^0-9A-Za-z]{0,4}[0-9]){8}")
 _STREET = re.compile(r"\b\d{1,5} (?:[A-Z][a-z]+ ){1,3}(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive)\b\.?")
 _IP = re.compile(r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])")
+_VERSION_WORD = re.compile(r"(?:バージョン|版|\bv|\bver\.?|version) ?$", re.IGNORECASE)
+_IPV6 = re.compile(r"(?<![A-Za-z0-9:.])[0-9A-Fa-f]{1,4}(?::{1,2}[0-9A-Fa-f]{1,4}){2,7}(?![A-Za-z0-9:])")
 _SURNAME = "|".join(sorted(SURNAMES, key=len, reverse=True))
 _NAME = re.compile(
     rf"(?<![一-龥])(?:{_SURNAME})[一-龥ぁ-んァ-ヶ]{{0,4}}?(?=さん|さま|(?:様|氏|君)(?![一-龥])|くん|ちゃん|先生)"
-    rf"|(?<=氏名[:はが])\s?(?:{_SURNAME})[一-龥ぁ-ん]{{0,3}}|(?<=名前[:はが])\s?(?:{_SURNAME})[一-龥]{{0,3}}"
+    rf"|(?:(?<=氏名[:はが])|(?<=氏名[:はが] ))(?:{_SURNAME})[一-龥ぁ-ん]{{0,3}}"
+    rf"|(?:(?<=名前[:はが])|(?<=名前[:はが] ))(?:{_SURNAME})[一-龥]{{0,3}}"
     r"|(?:(?<=Mr\. )|(?<=Mrs\. )|(?<=Ms\. )|(?<=Mr )|(?<=Mrs )|(?<=Ms )|(?<=[Mm]y name is ))[A-Z][a-z]+(?: [A-Z][a-z]+)?"
 )
+_NAME_PLACE = re.compile("さん|さま|様|氏|君|くん|ちゃん|先生|名前|M(?:r|rs|s)[. ]|y name is ")
 
 
 def mask(text: str) -> tuple[str, Counter[str]]:
     """(text with `[KIND]` in place of each find, how many of each kind)."""
     found: Counter[str] = Counter()
+    folded = fold(text)
     for kind, find in FINDERS.items():
-        spans = list(find(fold(text)))
+        spans = list(find(folded))
         found[kind] += len(spans)
         for start, end in sorted(spans, reverse=True):
-            text = f"{text[:start]}[{kind}]{text[end:]}"
+            text, folded = (f"{form[:start]}[{kind}]{form[end:]}" for form in (text, folded))
     return text, +found
 
 
 def fold(text: str) -> str:
     """A copy of equal length in which digits, letters, dashes and spaces have one form."""
-    folded = "".join(_fold_character(c) for c in text)
+    folded = text if text.isascii() else text.translate(_FOLDED)
     folded = _KANJI_NUMBER.sub(lambda match: match[0].translate(KANJI_DIGITS).replace("ー", "-"), folded)
     return _DASHED_VOWEL.sub("-", folded)
 
 
-def _fold_character(c: str) -> str:
-    if c.isascii():
-        return c
-    if c in DASHES:
-        return "-"
-    plain = unicodedata.normalize("NFKC", c)
-    return plain if len(plain) == 1 else c
+class _Folded(dict[int, str]):
+    """Code point to its folded character, worked out once each."""
+
+    def __missing__(self, code: int) -> str:
+        plain = "-" if chr(code) in DASHES else unicodedata.normalize("NFKC", chr(code))
+        self[code] = plain if len(plain) == 1 else chr(code)
+        return self[code]
 
 
-def _matches(pattern: re.Pattern[str], group: int = 0) -> Callable[[str], Iterator[Span]]:
+_FOLDED = _Folded()
+
+
+def _matches(pattern: re.Pattern[str]) -> Callable[[str], Iterator[Span]]:
+    """Spans of the group that matched, or of the whole where the pattern has no group."""
+
     def find(text: str) -> Iterator[Span]:
-        return (match.span(group) for match in pattern.finditer(text))
+        return (match.span(match.lastindex or 0) for match in pattern.finditer(text))
 
     return find
+
+
+def _before(word: re.Pattern[str], text: str, match: re.Match[str]) -> bool:
+    return bool(word.search(text[max(0, match.start() - CONTEXT) : match.start()]))
+
+
+def _ips(text: str) -> Iterator[Span]:
+    yield from (match.span() for match in _IP.finditer(text) if not _before(_VERSION_WORD, text, match))
+    yield from (match.span() for match in _IPV6.finditer(text) if _is_ipv6(match[0]))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _cards(text: str) -> Iterator[Span]:
@@ -94,16 +131,19 @@ def _cards(text: str) -> Iterator[Span]:
 
 def _my_numbers(text: str) -> Iterator[Span]:
     for match in _TWELVE.finditer(text):
-        named = _MY_NUMBER_WORD.search(text[: match.start()])
-        if named or (match[1] and my_number_check(_digits(match[0]))):
+        if _before(_MY_NUMBER_WORD, text, match) or (match[1] and my_number_check(_digits(match[0]))):
             yield match.span()
 
 
 def _phones(text: str) -> Iterator[Span]:
-    if sum(c.isdigit() for c in text) < 9:  # the matcher is slow; most texts hold no number
+    if not _NINE_DIGITS.search(text):  # the matcher is slow; most texts hold no such number
         return
     for match in phonenumbers.PhoneNumberMatcher(text, "JP", leniency=phonenumbers.Leniency.VALID):
         yield match.start, match.end
+
+
+def _names(text: str) -> Iterator[Span]:
+    return _matches(_NAME)(text) if _NAME_PLACE.search(text) else iter(())
 
 
 def luhn(digits: str) -> bool:
@@ -128,11 +168,11 @@ FINDERS: dict[str, Callable[[str], Iterator[Span]]] = {
     "EMAIL": _matches(_EMAIL),
     "CARD": _cards,
     "MY_NUMBER": _my_numbers,
-    "ACCOUNT": _matches(_ACCOUNT, 1),
+    "ACCOUNT": _matches(_ACCOUNT),
     "POSTCODE": _matches(_POSTCODE),
     "ADDRESS": _matches(_ADDRESS),
     "STREET": _matches(_STREET),
-    "IP": _matches(_IP),
+    "IP": _ips,
     "PHONE": _phones,
-    "NAME": _matches(_NAME),
+    "NAME": _names,
 }

@@ -1,8 +1,17 @@
 """Personal data: what is masked, and what only looks like it. All of it is made up."""
 
+import json
+
+import pyarrow.parquet as pq
 import pytest
 
+from so8t.artifacts import Store
+from so8t.config import check
+from so8t.labels import LABEL_NAMES
 from so8t.preprocess.pii import fold, luhn, mask, my_number_check
+from so8t.progress import JsonLines, PlainLines
+from so8t.step import Ref, execute
+from tests.preprocess.personal import HARMLESS, PERSONAL, raw, secrets, wanted
 
 FOUND = [
     ("電話は090-1234-5678です", "電話は[PHONE]です"),
@@ -86,3 +95,55 @@ def test_check_digits():
     assert not luhn("4111111111111112")
     assert my_number_check("123456789018")
     assert sum(my_number_check(f"12345678901{d}") for d in range(10)) == 1
+
+
+def test_of_a_second_list_nearly_all_forms_go_and_nearly_nothing_else_does():
+    """The bars: at most 2 of 30 missed, at most 1 of 20 masked wrongly."""
+    missed = [text for text in PERSONAL if mask(raw(text))[0] != wanted(text)]
+    wrong = [text for text in HARMLESS if mask(text)[0] != text]
+    assert (len(PERSONAL), len(HARMLESS)) >= (30, 20)
+    assert len(missed) <= 2, missed
+    assert len(wrong) <= 1, wrong
+
+
+@pytest.mark.parametrize("text", PERSONAL)
+def test_nothing_can_be_read_back(text):
+    """Not one digit of a number and no part of an address or a name is left, however it was written."""
+    around = fold(wanted(text))
+    left = fold(mask(raw(text))[0])
+    assert sum(c.isdigit() for c in left) <= sum(c.isdigit() for c in around)
+    for secret in secrets(text):
+        parts = [part for part in fold(secret).replace("@", ".").split(".") if len(part) > 2]
+        assert not [part for part in parts if part in left]
+
+
+def test_nothing_personal_is_in_any_file_or_report(tmp_path, capsys):
+    """A real collect and preprocess of planted rows; raw data lie in collect's rows and nowhere else."""
+    rows = [
+        {"prompt": f"{n}番目の相談です。{raw(text)}。どうすればよいですか。", "response": f"{raw(text)} を受け付けました。", "label": LABEL_NAMES[n % 4], "language": "ja"}
+        for n, text in enumerate(PERSONAL * 4)
+    ]  # fmt: skip
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8", newline="\n")
+    home = tmp_path / "home"
+    source = {"kind": "files", "name": "planted", "paths": [str(file)], "licence": "mit"}
+    config = check({"base": {"kind": "demo"}, "machine": {"home": str(home)}, "collect": {"sources": [source]}}, "t")
+    (home / "logs").mkdir(parents=True)
+    sinks = (PlainLines(), JsonLines(home / "logs" / "progress.jsonl"))
+    done = [execute(ref, config, Store(home), sinks) for ref in (Ref("collect.source", "planted"), Ref("collect"), Ref("preprocess"))]  # fmt: skip
+    said = "".join(capsys.readouterr())
+    files = [path for path in home.rglob("*") if path.is_file()]
+    texts = {
+        str(path): path.read_text(encoding="utf-8", errors="ignore") for path in files if path.suffix != ".parquet"
+    }
+    for path in done[-1].path.glob("*.parquet"):
+        texts[str(path)] = "\n".join(str(row) for row in pq.read_table(path).to_pylist())
+    assert sum("[PHONE]" in text for text in texts.values()) >= 1
+    found = {
+        (name, secret)
+        for name, text in {**texts, "said": said}.items()
+        for pair in PERSONAL
+        for secret in secrets(pair)
+        if len(secret) > 3 and (secret in text or fold(secret) in text)
+    }
+    assert not found
