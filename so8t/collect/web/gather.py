@@ -50,7 +50,8 @@ def gather(
             raise InputError(f"the seed {given} lies on no named site", "a URL on one of `sites`", "name its site")
     with _open(config, out / FRONTIER, progress) as frontier:
         frontier.begin(seeds)
-        _walk(config, frontier, progress, guard or Guard(config.private_hosts), verify)
+        named = [site.host for site in config.sites]
+        _walk(config, frontier, progress, guard or Guard(config.private_hosts, named_hosts=named), verify)
         done = frontier.done()
         facts = {"requests": frontier.requests(), "asked_again_after_a_cut": int(frontier.meta("interrupted"))}
     gathered = _rows(config, done)

@@ -43,10 +43,13 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
 
 class Guard:
-    """Gives the addresses of a host that may be connected to."""
+    """Gives the addresses of a host that may be connected to; ports but 80 and 443 only of hosts named with them."""
 
-    def __init__(self, private_hosts: Sequence[str] = (), resolve: Resolve = look_up) -> None:
-        self._private_hosts, self._resolve = frozenset(private_hosts), resolve
+    def __init__(
+        self, private_hosts: Sequence[str] = (), resolve: Resolve = look_up, named_hosts: Sequence[str] = ()
+    ) -> None:
+        self._private_hosts, self._named_hosts = frozenset(private_hosts), frozenset(named_hosts)
+        self._resolve = resolve
 
     async def addresses(self, host: str, port: int, netloc: str) -> list[Address]:
         """Judged addresses, in the resolver's order. One bad address refuses the host; Unreachable without any."""
@@ -60,7 +63,7 @@ class Guard:
         for address in found:
             if not (is_own(address) if own else is_public(address)):
                 raise Refused("its address is not public" if not own else "its address is none of a private network")
-        if not own and port not in (80, 443):
+        if not own and port not in (80, 443) and netloc not in self._named_hosts:
             raise Refused("its port is neither 80 nor 443")
         return found
 

@@ -89,6 +89,8 @@ def test_one_bad_address_refuses_the_name():
             judged("a.example", addresses)
     with pytest.raises(Refused, match="port"):
         judged("a.example", ["8.8.8.8"], port=22)
+    named = Guard((), names(a_example=[["8.8.8.8"]]), ["a.example:8080"])
+    assert len(asyncio.run(named.addresses("a.example", 8080, "a.example:8080"))) == 1
     with pytest.raises(Refused, match="none of a private"):
         judged("a.example", ["169.254.169.254"], private=["a.example"])
     with pytest.raises(Unreachable):
