@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from so8t.labels import LABEL_TOKENS
+from so8t.loop import ranks
 from so8t.loop.phase import Commit, Metrics
 from so8t.measures import classification
 from so8t.study.propose import completed, propose
@@ -95,7 +96,8 @@ class Alpha:
                 measured = [one for part in _batches(self.rows) for one in likelihood_and_class(self.learner, part)]
         finally:
             setting.alpha = before
-        by_id = dict(measured)
+        # Devices that round differently must not choose differently.
+        by_id = dict(ranks.agreed(measured))
         log_likelihood, macro_f1 = [], []
         for fold in folds(self.rows, self.config.folds):
             log_likelihood.append(statistics.fmean(by_id[sample.record.id][0] for sample in fold))
