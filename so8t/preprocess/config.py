@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from so8t.artifacts import check_sizes, load
+from so8t.artifacts import check_sizes, hash_file, load
 from so8t.errors import InputError
 from so8t.section import Section
 
@@ -35,11 +35,33 @@ class Classifier(Section):
         return self.model_copy(update={"content": artifact.content})
 
 
+class Prompts(Section):
+    """A file of benchmark prompts, which no row may hold."""
+
+    path: Path
+    """JSONL, one object a line."""
+    key: Annotated[str, Field(min_length=1)] = "input"
+    """Under which key the prompt stands."""
+    sha256: str = ""
+    """The file's hash; filled in by itself, and checked where you give it."""
+
+    def pinned(self) -> "Prompts":
+        """With the file's hash, which decides the key; InputError for a file that is absent or another."""
+        if not self.path.is_file():
+            raise InputError(f"no file {self.path}", "the file of preprocess.benchmark_prompts", "mend the path")
+        found = hash_file(self.path)
+        if self.sha256 not in ("", found):
+            raise InputError(f"{self.path} has the hash {found}", self.sha256, "restore the file")
+        return self.model_copy(update={"sha256": found})
+
+
 class Preprocess(Section):
     """Cleaning, labelling and splitting."""
 
     seed: int = 0
     """Seed of the permutations, of the forest and of the split's hash."""
+    benchmark_prompts: tuple[Prompts, ...] = ()
+    """Rows that hold one of these, word for word or with a few edits, are removed as contamination."""
     near_duplicate: Share = 0.7
     """Jaccard of character 5-grams from which the later of two rows of one class is dropped."""
     same_group: Share = 0.5
@@ -80,5 +102,7 @@ class Preprocess(Section):
         return self
 
     def pinned(self) -> "Preprocess":
-        """With the classifier's content in it."""
-        return self.model_copy(update={"classifier": self.classifier.pinned()}) if self.classifier else self
+        """With the content of the classifier and of all files in it."""
+        prompts = tuple(file.pinned() for file in self.benchmark_prompts)
+        classifier = self.classifier and self.classifier.pinned()
+        return self.model_copy(update={"classifier": classifier, "benchmark_prompts": prompts})

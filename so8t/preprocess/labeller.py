@@ -42,10 +42,10 @@ def fit(records: list[Record], seed: int) -> Labeller | None:
     held_out = np.zeros((len(records), len(Label)))
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     for learn, hold in splitter.split(texts, y, groups):
-        held_out[hold] = _pipeline([texts[i] for i in learn], y[learn])([texts[i] for i in hold])
+        held_out[hold] = pipeline([texts[i] for i in learn], y[learn])([texts[i] for i in hold])
     temperature = fit_temperature(held_out, y)
     calibrated = tempered(held_out, temperature)
-    predict = _pipeline(texts, y)
+    predict = pipeline(texts, y)
     facts = {
         "rows": len(records),
         "folds": folds,
@@ -80,7 +80,8 @@ def review(records: list[Record], labeller: Labeller, most: int) -> list[dict[st
     ]
 
 
-def _pipeline(texts: list[str], y: "np.ndarray") -> Proba:
+def pipeline(texts: list[str], y: "np.ndarray") -> Proba:
+    """Learn from normal forms and their classes [n]; gives uncalibrated probabilities [n, 4] of normal forms."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 

@@ -16,7 +16,7 @@ from typing import Any
 from so8t import durable, records
 from so8t.errors import InputError
 from so8t.labels import Label
-from so8t.preprocess import card, duplicates, labeller, pii, quality, split
+from so8t.preprocess import card, contamination, duplicates, labeller, pii, quality, split
 from so8t.preprocess.config import Preprocess
 from so8t.preprocess.pictures import UnreadableMedia, picture
 from so8t.progress import Progress
@@ -43,7 +43,7 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     notes = _Notes()
     removed: Removed = []
     progress.update(0, PHASES, "masking personal data")
-    rows = split.canonical([_masked(record, notes.masked) for record in records.iterate(collected / "records.parquet")])
+    rows = split.canonical(_clean(records.iterate(collected / "records.parquet"), config, notes, removed))
     nsfw, rows = [r for r in rows if r.nsfw], [r for r in rows if not r.nsfw]
     progress.update(1, PHASES, "quality")
     rows = _take(rows, _poor(rows, config), removed)
@@ -55,6 +55,19 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     rows = _draw(rows, config, removed, progress)
     progress.update(5, PHASES, "writing")
     return _write(rows, nsfw, by_model, removed, notes, durable.read_json(collected / "sources.json")["sources"], out)
+
+
+def _clean(rows: Iterable[Record], config: Preprocess, notes: _Notes, removed: Removed) -> list[Record]:
+    """Masked rows that hold no benchmark prompt, which is looked for before the masks could hide it."""
+    prompts = contamination.load(config.benchmark_prompts)
+    clean = []
+    for record in rows:
+        masked = _masked(record, notes.masked)
+        if prompts.holds(record.prompt) or prompts.holds(record.response):
+            removed.append((masked, contamination.REASON))
+        else:
+            clean.append(masked)
+    return clean
 
 
 def _masked(record: Record, counts: Counter[str]) -> Record:
