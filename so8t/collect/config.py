@@ -127,7 +127,33 @@ class HubSource(Section):
         return columns
 
 
-Source = Annotated[DemoSource | FilesSource | HubSource | WebSource, Field(discriminator="kind")]
+class HubQuery(Section):
+    """Datasets that the Hub lists under a language and an allowed licence; card, tags and files of each decide.
+
+    What the Hub lists changes, so the finished artifact, not the config, says what was taken. For a run that others
+    can repeat, name the datasets as `hub` sources at the commits that it found.
+    """
+
+    kind: Literal["hub_query"]
+    name: Name
+    """Name of the part."""
+    language: Literal["ja", "en"]
+    """Language that the datasets declare, and of rows without a language column."""
+    licences: Annotated[tuple[str, ...], Field(min_length=1)] = ("mit", "apache-2.0")
+    """Each is asked for in a listing of its own; also what a card may state."""
+    accept: tuple[str, ...] = ()
+    """Further licences that a card may state."""
+    datasets_max: Annotated[int, Field(ge=1, le=100)] = 5
+    """Datasets taken, most downloaded first."""
+    bytes_max: Annotated[int, Field(ge=1)] = 2_000_000_000
+    """A dataset whose data files are larger is left out."""
+    rows_max: Annotated[int, Field(ge=1)] = 50_000
+    """Rows taken from each file, from its start."""
+    exclude: tuple[str, ...] = ()
+    """Ids that are never taken."""
+
+
+Source = Annotated[DemoSource | FilesSource | HubSource | HubQuery | WebSource, Field(discriminator="kind")]
 
 
 class Collect(Section):

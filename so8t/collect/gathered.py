@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from so8t.collect.shards import Shards
@@ -21,15 +22,15 @@ class Gathered:
     refused: list[tuple[Record, str]] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    shards: Shards | None = None
+    shards: tuple[Shards, ...] = ()
 
     def rows(self) -> Iterator[Record]:
         """The rows, as often as they are asked for."""
-        return self.shards.kept() if self.shards else iter(self.records)
+        return chain(self.records, *(part.kept() for part in self.shards))
 
     def set_aside(self) -> Iterator[tuple[Record, str]]:
         """The refused rows with their reasons."""
-        return self.shards.refused() if self.shards else iter(self.refused)
+        return chain(self.refused, *(part.refused() for part in self.shards))
 
 
 def content_revision(records: Iterable[Record]) -> str:

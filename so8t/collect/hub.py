@@ -17,7 +17,7 @@ from so8t.collect.download import Denied, RemoteFile, bring
 from so8t.collect.gate import Verdict, evidence_id, judge, unavailable
 from so8t.collect.gathered import Gathered, note
 from so8t.collect.repository import Unavailable, describe
-from so8t.collect.rows import RowRefused, first_turn, hub_media, to_record
+from so8t.collect.rows import RowRefused, first_turn, hub_media, layout, to_record
 from so8t.collect.shards import FETCHED, SHARDS, Place, Shards
 from so8t.collect.slots import slot
 from so8t.errors import InputError
@@ -45,14 +45,14 @@ def gather(config: HubSource, out: Path, progress: Progress) -> Gathered:
     files = _chosen(config, info)
     shards = bound_shards(config, out / SHARDS, files, progress)
     try:
-        _walk(config, verdict, files, shards, out / FETCHED, progress)
+        walk(config, verdict, files, shards, out / FETCHED, progress)
     except Denied as error:
         if config.unavailable == "fail":
             raise
         verdict = unavailable(config.id, config.revision, Unavailable(str(error), gated=bool(info.gated)))
         return Gathered([], evidence=verdict.evidence, facts={"outcome": verdict.outcome, "reason": verdict.reason})
     evidence = verdict.evidence | {"data": [_evidence(file) for file in files]}
-    return Gathered([], evidence=evidence, facts=facts, shards=shards)
+    return Gathered([], evidence=evidence, facts=facts, shards=(shards,))
 
 
 def ask(config: HubSource, revision: str | None, folder: Path, progress: Progress) -> tuple[Verdict, Any]:
@@ -98,7 +98,7 @@ def _chosen(config: HubSource, info: Any) -> list[RemoteFile]:
     return list(files.values())
 
 
-def _walk(
+def walk(
     config: HubSource, verdict: Verdict, files: list[RemoteFile], shards: Shards, folder: Path, progress: Progress
 ) -> None:
     """Fetch and read what is missing; the row behind the last commit is the first one read."""
@@ -136,10 +136,11 @@ def _mapped(
     )  # fmt: skip
     for index, row in tables.rows(path, start, config.rows_max, shown=f"{config.id}/{name}"):
         defaults = blank.with_(id=f"{config.name}-{name}-{index:06d}", row=index)
-        absent = sorted(set(config.columns.values()) - set(row))
-        if absent:
+        columns = config.columns or layout(row)
+        absent = sorted(set(columns.values()) - set(row))
+        if absent or not columns:
             raise InputError(f"{config.id}/{name} lacks the columns {absent}", f"columns of the file: {sorted(row)}")
-        mapped = {ours: row[theirs] for ours, theirs in config.columns.items()}
+        mapped = {ours: row[theirs] for ours, theirs in columns.items()}
         try:
             media = hub_media(mapped.pop("media", None))
             record = to_record(mapped | first_turn(mapped.pop("messages", None)), defaults, media)

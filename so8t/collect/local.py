@@ -46,7 +46,7 @@ def gather(config: FilesSource, out: Path, progress: Progress) -> Gathered:
         for record, reason, behind in _rows(config, config.paths[number], out / FETCHED, start):
             shards.add(record, reason, Place(number, behind))
         shards.commit(Place(number + 1, 0, ended=number + 1 == len(names)))
-    return Gathered([], evidence={"evidence_id": f"files:{config.name}", "files": files}, shards=shards)
+    return Gathered([], evidence={"evidence_id": f"files:{config.name}", "files": files}, shards=(shards,))
 
 
 def _check(path: Path) -> None:

@@ -11,6 +11,18 @@ from so8t.records import Record
 FIELDS = frozenset(
     {"id", "prompt", "response", "answer", "category", "label", "language", "group", "licence", "nsfw", "modality", "media"}
 )  # fmt: skip
+# How datasets of instructions name what is asked and answered; the first that fits counts.
+LAYOUTS = (
+    {"messages": "messages"},
+    {"messages": "conversations"},
+    {"prompt": "instruction", "response": "output"},
+    {"prompt": "question", "response": "answer"},
+    {"prompt": "prompt", "response": "response"},
+    {"prompt": "prompt", "response": "completion"},
+    {"prompt": "input", "response": "output"},
+    {"prompt": "prompt"},
+    {"prompt": "text"},
+)
 PROMPT_CHARACTERS_MAX = 20_000
 
 
@@ -53,6 +65,12 @@ def to_record(row: dict[str, Any], defaults: Record, media: Media | None = None)
         licence=normal_form(row["licence"]) if row.get("licence") else defaults.licence,
         licence_evidence="stated by the row" if row.get("licence") else defaults.licence_evidence,
     )
+
+
+def layout(row: dict[str, Any]) -> dict[str, str]:
+    """Our field -> column of a row of unknown make; {} where nothing fits, or where a second input would be lost."""
+    found = next((known for known in LAYOUTS if set(known.values()) <= set(row)), {})
+    return {} if found.get("prompt") == "instruction" and row.get("input") else dict(found)
 
 
 def first_turn(messages: object) -> dict[str, Any]:

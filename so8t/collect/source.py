@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from so8t import durable, records
-from so8t.collect import hub, local
-from so8t.collect.config import DemoSource, FilesSource, HubSource
+from so8t.collect import hub, local, query
+from so8t.collect.config import DemoSource, FilesSource, HubQuery, HubSource
 from so8t.collect.demo import gather as gather_demo
 from so8t.collect.gathered import Gathered, content_revision
 from so8t.collect.shards import FETCHED, SHARDS
@@ -21,7 +21,7 @@ from so8t.step import Facts, Inputs
 
 
 def run(
-    config: DemoSource | FilesSource | HubSource | WebSource, inputs: Inputs, out: Path, progress: Progress
+    config: DemoSource | FilesSource | HubSource | HubQuery | WebSource, inputs: Inputs, out: Path, progress: Progress
 ) -> Facts:
     """Gather the rows of one source; see the module."""
 
@@ -36,6 +36,8 @@ def run(
             gathered, source = local.gather(config, out, progress), config.name
         case HubSource():
             gathered, source = hub.gather(config, out, progress), config.id
+        case HubQuery():
+            gathered, source = query.gather(config, out, progress), config.name
         case WebSource():
             try:
                 from so8t.collect.web import gather as web
@@ -49,7 +51,7 @@ def run(
             gathered, source = web.gather(config, out, progress), config.name
     revision = config.revision if isinstance(config, HubSource) else content_revision(gathered.rows())
     facts = _write(config.name, config.kind, source, revision, gathered, out)
-    for unfinished in (SHARDS, FETCHED):
+    for unfinished in (SHARDS, FETCHED, query.QUERY):
         shutil.rmtree(out / unfinished, ignore_errors=True)
     progress.update(1, 1, f"{facts['rows']} rows", **facts)
     return {**facts, "revision": revision, **gathered.facts}
