@@ -85,11 +85,12 @@ def bound_shards(config: HubSource, folder: Path, files: list[RemoteFile], progr
 
 
 def _chosen(config: HubSource, info: Any) -> list[RemoteFile]:
-    """The files that the patterns name, each once; the folders ** of a pattern may be none."""
+    """The files that the patterns name, each once; `**/` may stand for no folder."""
     files: dict[str, RemoteFile] = {}
     present = sorted(info.siblings or [], key=lambda sibling: str(sibling.rfilename))
     for pattern in config.files:
-        matched = [sibling for sibling in present if fnmatch.fnmatchcase(sibling.rfilename, pattern)]
+        shapes = (pattern, pattern.removeprefix("**/"))
+        matched = [one for one in present if any(fnmatch.fnmatchcase(one.rfilename, shape) for shape in shapes)]
         if not matched:
             raise InputError(f"{config.id} has no file {pattern!r} at {info.sha[:12]}", "files of that revision")
         for sibling in matched:

@@ -3,7 +3,9 @@
 import os
 from typing import TYPE_CHECKING
 
-from so8t.errors import ConfigError, InputError
+from so8t.collect.config import HubSource
+from so8t.collect.repository import Unavailable, describe
+from so8t.errors import ConfigError, InputError, StepFailed
 from so8t.section import Repository
 
 if TYPE_CHECKING:
@@ -16,12 +18,27 @@ def repositories(config: "Config") -> dict[str, Repository]:
     return {place: one for place, one in named.items() if isinstance(one, Repository)}
 
 
+def datasets(config: "Config") -> dict[str, HubSource]:
+    """The sources on the Hub, by their place in the config."""
+    named = {f"collect.sources.{index}": source for index, source in enumerate(config.collect.sources)}
+    return {place: source for place, source in named.items() if isinstance(source, HubSource)}
+
+
 def pins(config: "Config") -> list[str]:
-    """`base.revision=...` and the like of the Hub's newest commits; InputError where the Hub cannot be asked."""
-    found = repositories(config)
-    if not found:
+    """`base.revision=...` and the like of the Hub's newest commits; InputError where the Hub cannot be asked.
+
+    A dataset that cannot be read is a comment with the reason: its source may be skipped.
+    """
+    found, sources = repositories(config), datasets(config)
+    if not found and not sources:
         raise ConfigError(f"base.kind is {config.base.kind}", "a base on the Hub", "nothing is to be pinned")
-    return [f"{place}.revision={_newest(one.id)}" for place, one in found.items()]
+    settings = [f"{place}.revision={_newest(one.id)}" for place, one in found.items()]
+    for place, source in sources.items():
+        try:
+            settings.append(f"{place}.revision={describe(source.id).sha}")
+        except (Unavailable, StepFailed) as error:
+            settings.append(f"# {place} ({source.id}): {error}")
+    return settings
 
 
 def _newest(name: str) -> str:

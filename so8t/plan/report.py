@@ -8,7 +8,7 @@ from so8t.plan.duration import durations
 from so8t.plan.geometry import tower_of
 from so8t.plan.hardware import Machine, detect, speed_of
 from so8t.plan.memory import GIB, TEXT_TOKENS, Need, Shapes, phases
-from so8t.plan.pin import repositories
+from so8t.plan.pin import datasets, repositories
 from so8t.plan.shape_source import geometry_of
 from so8t.section import UNPINNED
 
@@ -81,8 +81,10 @@ def misfits(needs: dict[str, Need], disk_bytes: int, machine: Machine, on_gpu: b
 
 
 def _pins(config: "Config") -> list[str]:
+    named = [(one.id, one.revision) for one in repositories(config).values()]
+    named += [(one.id, one.revision) for one in datasets(config).values()]
     return [
-        f"{one.id} is not pinned to a revision and will not be fetched: `so8t plan --pin` prints the setting"
-        for one in repositories(config).values()
-        if one.revision == UNPINNED
+        f"{name} is not pinned to a revision and will not be fetched: `so8t plan --pin` prints the setting"
+        for name, revision in named
+        if revision == UNPINNED
     ]

@@ -154,6 +154,7 @@ def test_wrong_columns_revision_and_file_are_said(remote, tmp_path):
     revision = commit("license: mit", {"data/1.jsonl": b'{"text": "hello", "class": null}\n'})
     for changes, said in (
         ({"columns": {"prompt": "question"}}, "lacks the columns"),
+        ({"files": ("**/2.jsonl",)}, "has no file"),
         ({"files": ("train/*",)}, "has no file"),
         ({"revision": "0" * 40}, "revision"),
         ({"id": "lab/none", "unavailable": "fail"}, "no such dataset"),
@@ -198,3 +199,34 @@ def test_two_sources_of_one_name_are_refused(tmp_path):
     one = files(tmp_path / "a.jsonl")
     with pytest.raises(ValidationError, match="two sources"):
         Collect(sources=(one, one))
+
+
+def test_patterns_name_files_in_folders_and_beside_them_once_each(remote, tmp_path):
+    _, commit = remote
+    row = b'{"text": "hello", "class": null}\n'
+    revision = commit("license: mit", {"a.jsonl": row, "x/b.jsonl": row, "x/c.csv": b"text\n"})
+    facts = run(talk(revision, files=("x/b.jsonl", "**/*.jsonl")), tmp_path / "out", tmp_path / "home")
+    assert facts["rows"] == 2
+    assert [row.file for row in records.read(tmp_path / "out" / "records.parquet")] == ["x/b.jsonl", "a.jsonl"]
+
+
+def test_pictures_and_conversations_in_parquet(remote, tmp_path):
+    import io
+
+    from PIL import Image
+
+    _, commit = remote
+    buffer, file = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, format="PNG")
+    said = [{"role": "user", "content": "これは何?"}, {"role": "assistant", "content": "黒です"}]
+    rows = [
+        {"image": {"bytes": buffer.getvalue(), "path": "a.png"}, "talk": said},
+        {"image": {"bytes": b"x"}, "talk": said},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    revision = commit("license: mit", {"a.parquet": file.getvalue()})
+    config = talk(revision, files=("*.parquet",), columns={"media": "image", "messages": "talk"})
+    assert run(config, tmp_path / "out", tmp_path / "home")["quarantined"] == 1
+    [kept] = records.read(tmp_path / "out" / "records.parquet")
+    assert (kept.modality, kept.prompt, kept.response) == ("image", "これは何?", "黒です")
+    assert kept.media == buffer.getvalue()

@@ -197,9 +197,13 @@ def test_an_unpinned_base_is_not_fetched_and_the_hub_tells_the_pin(tmp_path):
         tower = hub.store.commit(
             hub.store.create("models", "google/siglip-base-patch16-224", private=False), "main", [header, *lines]
         )
+        magpie = hub.store.create("datasets", "llm-jp/magpie-sft-v1.0", private=False).branches["main"]
         pinned = command(
             "plan", "--pin", "--config", str(BOREA), home=tmp_path / "home", environment={"HF_ENDPOINT": hub.url}
         )
     assert planned.json["geometry"]["layers"] == 5, planned.err
     wanted = [f"base.revision={revision}", f"train.vision.pretrained.revision={tower}"]
-    assert pinned.out.splitlines() == wanted, pinned.err
+    sources = [f"collect.sources.3.revision={magpie}", *(f"# collect.sources.{n} (" for n in (4, 5, 6))]
+    printed = pinned.out.splitlines()
+    assert printed[:3] == [*wanted, sources[0]], pinned.err
+    assert [line.startswith(found) for line, found in zip(printed[3:], sources[1:], strict=True)] == [True] * 3
