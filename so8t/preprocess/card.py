@@ -81,5 +81,10 @@ def markdown(card: dict[str, Any]) -> str:
         *(f"- {name}: {value}" for name, value in (card["labeller"] or {"labeller": "too few labelled rows"}).items()),
     ]
     lines += [f"- rows that the labeller contradicts, listed in data_card.json: {len(card['review'])}"]
+    lines += [f"- rows for a person to look at, listed in active.csv: {card['active']}"]
+    lines += [
+        f"- {name.replace('_', ' ')} in the file of human labels: {count}"
+        for name, count in card["human_labels"].items()
+    ]
     lines += ["", "Rows flagged NSFW lie in a file of their own; only detection and refusal targets may read it.", ""]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Config of preprocess."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,24 +35,33 @@ class Classifier(Section):
         return self.model_copy(update={"content": artifact.content})
 
 
-class Prompts(Section):
-    """A file of benchmark prompts, which no row may hold."""
+class LocalFile(Section):
+    """A file that counts by its content."""
 
     path: Path
-    """JSONL, one object a line."""
-    key: Annotated[str, Field(min_length=1)] = "input"
-    """Under which key the prompt stands."""
+    """Where it lies."""
     sha256: str = ""
-    """The file's hash; filled in by itself, and checked where you give it."""
+    """Its hash; filled in by itself, and checked where you give it."""
 
-    def pinned(self) -> "Prompts":
+    def pinned(self) -> Self:
         """With the file's hash, which decides the key; InputError for a file that is absent or another."""
         if not self.path.is_file():
-            raise InputError(f"no file {self.path}", "the file of preprocess.benchmark_prompts", "mend the path")
+            raise InputError(f"no file {self.path}", "the files that preprocess names", "mend the path")
         found = hash_file(self.path)
         if self.sha256 not in ("", found):
             raise InputError(f"{self.path} has the hash {found}", self.sha256, "restore the file")
         return self.model_copy(update={"sha256": found})
+
+
+class Prompts(LocalFile):
+    """Benchmark prompts, which no row may hold: JSONL, one object a line."""
+
+    key: Annotated[str, Field(min_length=1)] = "input"
+    """Under which key the prompt stands."""
+
+
+class HumanLabels(LocalFile):
+    """What a person answered: active.csv of an earlier preprocess with `label` filled in, or JSONL with id and label."""
 
 
 class Preprocess(Section):
@@ -74,6 +83,10 @@ class Preprocess(Section):
     """Calibrated probability below which a row that nobody has labelled becomes ESCALATION."""
     classifier: Classifier | None = None
     """Labels rows that nobody has labelled; none: the labeller that preprocess fits on the labelled ones."""
+    human_labels: HumanLabels | None = None
+    """Classes that a person gave; they go before those that the rows came with."""
+    active_max: Annotated[int, Field(ge=0)] = 20
+    """Rows without a human label that active.csv asks a person about: the labeller's least sure, no two alike."""
     review_max: Annotated[int, Field(ge=0)] = 20
     """Rows that the data card lists for review because the labeller contradicts their label."""
     validation: Share = 0.15
@@ -105,4 +118,5 @@ class Preprocess(Section):
         """With the content of the classifier and of all files in it."""
         prompts = tuple(file.pinned() for file in self.benchmark_prompts)
         classifier = self.classifier and self.classifier.pinned()
-        return self.model_copy(update={"classifier": classifier, "benchmark_prompts": prompts})
+        people = self.human_labels and self.human_labels.pinned()
+        return self.model_copy(update={"classifier": classifier, "benchmark_prompts": prompts, "human_labels": people})

@@ -2,7 +2,7 @@
 
 Writes train, validation, test .parquet; nsfw.parquet (a pool of its own); model_labelled.parquet (train rows
 whose class only the labeller gave, without a reply); removed.parquet with a `reason` for each row, masked
-like the rest; data_card.json and data_card.md.
+like the rest; active.csv for a person to fill in, and active.md; data_card.json and data_card.md.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Any
 from so8t import durable, records
 from so8t.errors import InputError
 from so8t.labels import Label
-from so8t.preprocess import card, contamination, duplicates, labeller, pii, quality, split
+from so8t.preprocess import card, contamination, duplicates, labeller, pii, quality, review, split
 from so8t.preprocess.config import Preprocess
 from so8t.preprocess.pictures import UnreadableMedia, picture
 from so8t.progress import Progress
@@ -24,6 +24,10 @@ from so8t.records import Record
 from so8t.step import Facts, Inputs
 
 PHASES = 6
+NOBODY = "nobody has labelled it"
+SHOWN = (
+    "rows", "class", "modality", "removed", "masked", "labeller", "model_labelled", "human_labels", "active",
+)  # fmt: skip
 CLASSES = "classes.jsonl"  # of preprocess.classes
 Removed = list[tuple[Record, str]]
 Classified = tuple[Label, float, str]  # class, confidence, source
@@ -33,8 +37,11 @@ Classified = tuple[Label, float, str]  # class, confidence, source
 class _Notes:
     masked: Counter[str] = field(default_factory=Counter)
     labeller: dict[str, Any] | None = None
-    review: list[dict[str, Any]] = field(default_factory=list)
+    contradicted: list[dict[str, Any]] = field(default_factory=list)
     opposite_pairs: int = 0
+    people: dict[str, int] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)  # ids of rows whose class a person gave in an answer
+    active: list[review.Doubt] = field(default_factory=list)
 
 
 def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Facts:
@@ -58,15 +65,19 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
 
 
 def _clean(rows: Iterable[Record], config: Preprocess, notes: _Notes, removed: Removed) -> list[Record]:
-    """Masked rows that hold no benchmark prompt, which is looked for before the masks could hide it."""
+    """Masked rows with a person's answers, and without benchmark prompts: looked for before the masks could hide one."""
+    answers = review.read_answers(config.human_labels) if config.human_labels else {}
     prompts = contamination.load(config.benchmark_prompts)
     clean = []
     for record in rows:
-        masked = _masked(record, notes.masked)
+        masked = review.answered(_masked(record, notes.masked), answers)
+        notes.answered |= {record.id} & answers.keys()
         if prompts.holds(record.prompt) or prompts.holds(record.response):
             removed.append((masked, contamination.REASON))
         else:
             clean.append(masked)
+    used = len(notes.answered)
+    notes.people = {"answers": len(answers), "used": used, "no_such_row": len(answers) - used}
     return clean
 
 
@@ -134,18 +145,23 @@ def _label(
     model = labeller.fit(learnt, config.seed)
     likely: dict[str, float] = {}
     if model:
-        notes.labeller, notes.review = model.facts, labeller.review(learnt, model, config.review_max)
+        notes.labeller, notes.contradicted = model.facts, labeller.review(learnt, model, config.review_max)
         likely = {r.id: float(p[r.label]) for r, p in zip(learnt, model.out_of_fold, strict=True)}
         tested = [record for record in texts if record.label >= 0 and record.split == "test"]
         if tested:
             likely |= {
                 r.id: float(p[r.label]) for r, p in zip(tested, model.predict([r.prompt for r in tested]), strict=True)
             }
-    kept = [r.with_(label_confidence=round(likely.get(r.id, r.label_confidence), 6)) for r in rows if r.label >= 0]
+    alone = {r.id for r in rows if r.id in notes.answered and not r.response}  # nothing to learn to say from
+    given = [r for r in rows if r.label >= 0 and r.id not in alone]
+    kept = [r.with_(label_confidence=round(likely.get(r.id, r.label_confidence), 6)) for r in given]
     by_model = []
-    for record in (r for r in rows if r.label < 0):
+    for record in (r for r in rows if r.label < 0 or r.id in alone):
         if record.split != "train":
-            removed.append((record, "held out, but nobody has labelled it"))
+            removed.append((record, f"held out, but {'without a reply' if record.id in alone else NOBODY}"))
+            continue
+        if record.id in alone:
+            by_model.append(record)
             continue
         label, confidence, source = Label.ESCALATION, 0.0, "model"
         if classified is not None:
@@ -153,6 +169,8 @@ def _label(
         elif model and record.modality == "text":
             label, confidence = labeller.decide(model.predict([record.prompt])[0], config.label_confidence_min)
         by_model.append(record.with_(label=int(label), label_source=source, label_confidence=round(confidence, 6)))
+    doubted = [record for record in by_model if record.id not in alone]
+    notes.active = review.contradicted(learnt, notes.contradicted) + review.unsure(doubted, config.active_max)
     return kept, by_model
 
 
@@ -205,16 +223,18 @@ def _write(
     extra = {
         "masked": dict(sorted(notes.masked.items())),
         "labeller": notes.labeller,
-        "review": notes.review,
+        "review": notes.contradicted,
+        "human_labels": notes.people,
+        "active": len(notes.active),
         "opposite_pairs": notes.opposite_pairs,
-        "model_labelled": _by_class(by_model),
+        "model_labelled": _by_class(record for record in by_model if record.label_source != "human"),
     }
     whole = card.build(rows, nsfw, removed, sources, extra)
     durable.write_json(out / "data_card.json", whole)
     durable.write_text(out / "data_card.md", card.markdown(whole))
-    return {
-        name: whole[name] for name in ("rows", "class", "modality", "removed", "masked", "labeller", "model_labelled")
-    }
+    durable.write_text(out / "active.csv", review.as_csv(notes.active))
+    durable.write_text(out / "active.md", review.as_markdown(notes.active))
+    return {name: whole[name] for name in SHOWN}
 
 
 def _by_class(rows: Iterable[Record]) -> dict[str, int]:
