@@ -1,6 +1,6 @@
 """The four-class labeller on real prompts: five folds with groups, then each harmful category left out in turn.
 
-    SO8T_REALDATA=DIR OMP_NUM_THREADS=1 python -m benchmarks.labels_four_class
+    SO8T_REALDATA=DIR OMP_NUM_THREADS=1 python -m benchmarks.labels_four_class [--confidence-min 0.6]
 
 DIR holds xsafety/ja/*.csv (Apache-2.0, one prompt a line) and instruction_ja/data.jsonl (MIT). XSafety names categories,
 not classes: CLASS_OF is our reading of them, fixed before any score was seen, by what most prompts of a category ask for.
@@ -95,10 +95,12 @@ def leave_out(rows: list[Record], category: str, fold: int, temperature: float, 
 
 def main() -> None:
     """See the module."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--confidence-min", type=float, default=Preprocess().label_confidence_min)
+    bound = parser.parse_args().confidence_min
     if "SO8T_REALDATA" not in os.environ:
         sys.exit("SO8T_REALDATA names no folder: see --help")
-    rows, bound = read(Path(os.environ["SO8T_REALDATA"])), Preprocess().label_confidence_min
+    rows = read(Path(os.environ["SO8T_REALDATA"]))
     model = labeller.fit(rows, SEED)
     assert model is not None
     sure = decided(model.out_of_fold, bound)
