@@ -70,62 +70,113 @@ def tree(folder):
     }
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
-def test_killed_anywhere_it_ends_in_the_same_bytes(kills, remote, tmp_path):
-    server, commit = remote
-    count = 100 * kills
-    contents = {
-        "data/a.parquet": parquet(4 * count, 1),
-        "data/b.jsonl": jsonl(2 * count, 2),
-        "data/c.csv": b"text,class\nlast,\n",
-    }
-    revision = commit("license: mit", contents)
-    file = tmp_path / "c.yaml"
-    file.write_text(CONFIG.format(revision=revision), encoding="utf-8", newline="\n")
-    config, ref = load_config(file), Ref("collect.source", "talk")
+class Collecting:
+    """The step in processes of its own, of one config."""
 
-    def start(home):
-        command = ["step", ref.step, "--part", ref.part, "--config", str(file), "--home", str(home)]
+    def __init__(self, file):
+        self.file, self.config, self.ref = file, load_config(file), Ref("collect.source", "talk")
+
+    def start(self, home):
+        command = ["step", self.ref.step, "--part", self.ref.part, "--config", str(self.file), "--home", str(home)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen([sys.executable, "-c", STEP, *command], env=environment)
 
-    def made(home):
+    def made(self, home):
         store = Store(home)
-        found = store.find(ref.step, plan(ref, config, store).key)
+        found = store.find(self.ref.step, plan(self.ref, self.config, store).key)
         assert found is not None
         return found
 
-    assert start(tmp_path / "calm").wait() == 0
-    calm = made(tmp_path / "calm")
+    def killed(self, home, reached, kills) -> int:
+        """Kill so many processes, each once `reached(number)` and a moment are over; how many were alive then."""
+        draw, alive = random.Random(kills), 0  # noqa: S311
+        for number in range(kills):
+            child = self.start(home)
+            while child.poll() is None and not reached(number):
+                time.sleep(0.005)
+            time.sleep(draw.random() * 0.1)
+            alive += child.poll() is None
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        return alive
+
+    def ends_like(self, home, calm):
+        assert self.start(home).wait() == 0
+        assert self.made(home).content == self.made(calm).content
+        assert tree(self.made(home).path) == tree(self.made(calm).path)
+        assert not [path for path in home.rglob("*") if ".part" in path.name or path.name.endswith(".tmp")]
+
+
+@pytest.fixture
+def collecting(tmp_path):
+    def make(text):
+        file = tmp_path / "c.yaml"
+        file.write_text(text, encoding="utf-8", newline="\n")
+        return Collecting(file)
+
+    return make
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.soak)])
+def test_killed_anywhere_it_ends_in_the_same_bytes(kills, remote, collecting, tmp_path):
+    server, commit = remote
+    count = 100 * kills
+    contents = {
+        "data/a.parquet": parquet(4 * count, 1), "data/b.jsonl": jsonl(2 * count, 2), "data/c.csv": b"text,class\nlast,\n",
+    }  # fmt: skip
+    revision = commit("license: mit", contents)
+    step = collecting(CONFIG.format(revision=revision))
+    calm, home = tmp_path / "calm", tmp_path / "cut"
+    assert step.start(calm).wait() == 0
     once, server.resolved_bytes, server.piece_pause_s = server.resolved_bytes, 0, 0.05
-    draw, home, killed, places = random.Random(kills), tmp_path / "cut", 0, set()  # noqa: S311
-    for number in range(kills):
-        child, seen = start(home), server.resolved_bytes
-        wanted_bytes = (number + 1) * once / (kills + 1)
-        while child.poll() is None and server.resolved_bytes < max(wanted_bytes, seen + 1):
-            time.sleep(0.005)
-        time.sleep(draw.random() * 0.1)
-        killed += child.poll() is None
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        places.update(path.name for path in home.rglob("*.part"))
-    assert killed >= kills - 1
-    assert places
-    assert start(home).wait() == 0
-    assert made(home).content == calm.content
-    assert tree(made(home).path) == tree(calm.path)
-    assert not [path for path in home.rglob("*") if ".part" in path.name or path.name.endswith(".tmp")]
-    # A piece for each connection may have been under way to a process that was dead.
-    assert server.resolved_bytes - once <= killed * (PART_BYTES + 2 * PART_BYTES)
-    kept = records.read(made(home).path / "records.parquet")
-    assert (
-        len({row.id for row in kept})
-        == len(kept)
-        == 6 * count + 1 - sum(n % 50 == 7 for n in range(4 * count)) - sum(n % 50 == 7 for n in range(2 * count))
-    )
+    seen = [0]
+
+    def reached(number) -> bool:
+        if server.resolved_bytes >= max((number + 1) * once / (kills + 1), seen[0] + 1):
+            seen[0] = server.resolved_bytes
+            return True
+        return False
+
+    alive = step.killed(home, reached, kills)
+    assert alive >= kills - 1
+    step.ends_like(home, calm)
+    # Besides a part, two pieces of each connection may have been under way to a process that was dead.
+    assert server.resolved_bytes - once <= alive * (PART_BYTES + 2 * PART_BYTES)
+    kept = records.read(step.made(home).path / "records.parquet")
+    empty = sum(n % 50 == 7 for n in range(4 * count)) + sum(n % 50 == 7 for n in range(2 * count))
+    assert len({row.id for row in kept}) == len(kept) == 6 * count + 1 - empty
     assert {(row.source, row.revision, row.licence_evidence) for row in kept} == {
         ("lab/talk", revision, f"hub:lab/talk@{revision}")
     }
+
+
+FILES = """
+base: {{kind: demo}}
+collect:
+  sources:
+    - {{kind: files, name: talk, paths: [{folder}/a.jsonl, {folder}/b.csv], licence: mit}}
+"""
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.soak)])
+def test_files_killed_anywhere_end_in_the_same_bytes(kills, collecting, tmp_path):
+    count = 1000 * kills
+    rows_ = [json.dumps({"prompt": row["text"], "language": "en"}) for row in rows(count, 1)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows_) + "\n", encoding="utf-8", newline="\n")
+    text = "prompt,language\n" + "".join(f"line {n},en\n" for n in range(count))
+    (tmp_path / "b.csv").write_text(text, encoding="utf-8", newline="\n")
+    step = collecting(FILES.format(folder=tmp_path))
+    calm, home = tmp_path / "calm", tmp_path / "cut"
+    assert step.start(calm).wait() == 0
+
+    def reached(number) -> bool:
+        done = len(list(home.rglob("shards.partial/0*.parquet")))
+        return done > (number + 0.5) * 2 * count / 100 / (kills + 1)
+
+    assert step.killed(home, reached, kills) >= kills - 1
+    step.ends_like(home, calm)
+    kept = records.read(step.made(home).path / "records.parquet")
+    assert len({row.id for row in kept}) == len(kept) == 2 * count - sum(n % 50 == 7 for n in range(count))
 
 
 class Stop:
