@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import signal
 import statistics
 import subprocess
@@ -37,13 +36,20 @@ from huggingface_hub import snapshot_download
 kind, repo, revision, name, size, expected, folder = sys.argv[1:]
 snapshot_download(repo, repo_type=kind, revision=revision, cache_dir=folder, allow_patterns=[name], max_workers=1)
 """
-PEERS = {"ours": OURS, "huggingface_hub": THEIRS}
+# Of the program alone: what wait4 tells counts the memory of the process that it was forked from.
+PEAK = """
+import re
+from pathlib import Path
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+PEERS = {"ours": OURS + PEAK, "huggingface_hub": THEIRS + PEAK}
 
 
 def start(code: str, arguments: list[str], folder: Path, url: str) -> subprocess.Popen[bytes]:
     """A process that fetches the file into the folder."""
     environment = {**os.environ, "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code, *arguments, str(folder)], env=environment)  # noqa: S603
+    command = [sys.executable, "-c", code, *arguments, str(folder)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)  # noqa: S603
 
 
 def whole(folder: Path, sha256: str) -> bool:
@@ -57,16 +63,19 @@ def timed(code: str, arguments: list[str], url: str, sha256: str) -> dict[str, f
     with tempfile.TemporaryDirectory() as name:
         began = time.perf_counter()
         child = start(code, arguments, Path(name), url)
-        _, status, usage = os.wait4(child.pid, 0)
+        peak_mib, cpu_seconds = ended(child)
         seconds = time.perf_counter() - began
-        assert os.waitstatus_to_exitcode(status) == 0
         assert whole(Path(name), sha256)
-    return {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mib": peak_mib(usage)}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak_mib}
 
 
-def peak_mib(usage: resource.struct_rusage) -> float:
-    """The kernel counts in KiB, macOS in bytes."""
-    return usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+def ended(child: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Peak memory in MiB, which the child prints last, and CPU seconds, when it has ended well."""
+    assert child.stdout is not None
+    printed = child.stdout.read().split()
+    _, status, usage = os.wait4(child.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    return int(printed[-1]) / (1 << 10), usage.ru_utime + usage.ru_stime
 
 
 def killed(code: str, arguments: list[str], hub: HubServer, size_bytes: int, sha256: str) -> dict[str, Any]:
@@ -112,6 +121,14 @@ def measure(mib: int, rounds: int) -> dict[str, Any]:
     return {"mib": mib, "rounds": rounds, "medians": medians, "ours_to_theirs": ratios, "after_a_kill": kills}
 
 
+def show(found: dict[str, Any], path: Path | None) -> None:
+    """Print the figures, and write them where asked."""
+    text = json.dumps(found, indent=2)
+    print(text)
+    if path:
+        path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
 def main() -> int:
     """Print the figures, and write them where asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.collect_download", description=__doc__)
@@ -120,10 +137,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = measure(options.mib, options.rounds)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8", newline="\n")
+    show(found, options.json)
     return 0
 
 

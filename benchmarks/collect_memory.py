@@ -7,7 +7,6 @@ A JSONL file of rows of 1 kB is collected as a `files` source, then one of ten t
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.collect_download import peak_mib
+from benchmarks.collect_download import PEAK, ended, show
 
 COLLECT = """
 import sys
@@ -26,7 +25,7 @@ from so8t.config import Machine
 from so8t.progress import Progress
 file, out = Path(sys.argv[1]), Path(sys.argv[2])
 config = FilesSource(kind="files", name="rows", paths=(file,), licence="mit")
-print(source.run(config, {}, out, Progress("collect.source", Machine(), out.parent))["rows"])
+assert source.run(config, {}, out, Progress("collect.source", Machine(), out.parent))["rows"] == int(sys.argv[3])
 """
 
 
@@ -40,12 +39,10 @@ def peak(rows: int) -> dict[str, float]:
             for _ in range(rows):
                 row = {"prompt": draw.randbytes(250).hex(), "response": draw.randbytes(250).hex(), "language": "en"}
                 lines.write(json.dumps(row) + "\n")
-        child = subprocess.Popen([sys.executable, "-c", COLLECT, str(file), str(out)], stdout=subprocess.PIPE)  # noqa: S603
-        assert child.stdout is not None
-        assert int(child.stdout.read()) == rows
-        _, status, usage = os.wait4(child.pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-    return {"rows": rows, "peak_mib": peak_mib(usage), "cpu_seconds": usage.ru_utime + usage.ru_stime}
+        command = [sys.executable, "-c", COLLECT + PEAK, str(file), str(out), str(rows)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+        peak_mib, cpu_seconds = ended(child)
+    return {"rows": rows, "peak_mib": peak_mib, "cpu_seconds": cpu_seconds}
 
 
 def main() -> int:
@@ -56,10 +53,7 @@ def main() -> int:
     options = parser.parse_args()
     few, many = peak(options.rows), peak(10 * options.rows)
     found: dict[str, Any] = {"few": few, "many": many, "many_to_few": many["peak_mib"] / few["peak_mib"]}
-    text = json.dumps(found, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8", newline="\n")
+    show(found, options.json)
     return 0
 
 

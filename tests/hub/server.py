@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -43,6 +44,13 @@ class Fault:
     cut: int = -1  # the request is carried out, and its body ends after so many bytes
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that was killed is no error of the server's.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class HubServer:
     """A Hub on 127.0.0.1: `with HubServer(folder) as hub: ...hub.url...`."""
 
@@ -60,7 +68,7 @@ class HubServer:
         self.xet: Path | None = None
         self._lock = self.counting = threading.Lock()
         handler = type("Bound", (Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server = _Server(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
