@@ -1,23 +1,18 @@
 """Exact and near duplicates: MinHash finds candidate pairs, an exact Jaccard check decides.
 
-Character 5-grams of the compare key, 125 permutations in 25 bands of 5 rows (Broder 1997; Leskovec,
-Rajaraman, Ullman, "Mining of Massive Datasets", section 3.4): a pair of Jaccard 0.5 becomes a candidate with
-probability 0.55, one of 0.7 with 0.99. No pair is merged unverified.
+Only the band hashes and the compare keys of all texts are held; the grams of candidates are made again. No pair
+is merged unverified.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
 
-import numpy as np
-
+from so8t.preprocess import minhash
 from so8t.preprocess.normalise import compare_key
 from so8t.records import Record
 
-GRAM = 5
-BANDS, ROWS = 25, 5
-# A boilerplate bucket of n rows has n^2 pairs; each row is then compared with so many before it.
-BUCKET_NEIGHBOURS = 50
+GRAMS_HELD = 2048  # candidates come sorted by their first row, whose grams are then at hand
 
 
 @dataclass(frozen=True)
@@ -29,54 +24,21 @@ class Pair:
     jaccard: float
 
 
-def grams(text: str) -> np.ndarray:
-    """Sorted distinct 64-bit hashes of the 5-grams of a text's compare key; the whole of a shorter one."""
-    codes = np.frombuffer(compare_key(text).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
-    if len(codes) < GRAM:
-        codes = np.concatenate([codes, np.zeros(GRAM - len(codes), np.uint64)])
-    multiplier = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads neighbouring code points
-    hashes = np.zeros(len(codes) - GRAM + 1, np.uint64)
-    for offset in range(GRAM):
-        hashes = (hashes ^ codes[offset : offset + len(hashes)]) * multiplier
-        hashes ^= hashes >> np.uint64(29)
-    return np.unique(hashes)
-
-
-def signature(shingles: np.ndarray, factors: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    """MinHash signature, shape [permutations], by multiply-add-shift hashing."""
-    mixed: np.ndarray = (factors[:, None] * shingles + terms[:, None]).min(axis=1)
-    return mixed >> np.uint64(32)
-
-
 def find_pairs(texts: list[str], threshold: float, seed: int) -> list[Pair]:
-    """Pairs whose Jaccard is at least `threshold`, sorted by row numbers."""
-    rng = np.random.default_rng(seed)
-    factors = rng.integers(0, 2**63, BANDS * ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    terms = rng.integers(0, 2**63, BANDS * ROWS, dtype=np.uint64)
-    shingles = [grams(text) for text in texts]
-    buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
-    for row, own in enumerate(shingles):
-        bands = signature(own, factors, terms).reshape(BANDS, ROWS)
-        for band, values in enumerate(bands):
-            buckets[band, values.tobytes()].append(row)
+    """Pairs whose Jaccard of the compare keys' 5-grams is at least `threshold`, sorted by row numbers."""
+    keys = [compare_key(text) for text in texts]
+    grams = lru_cache(GRAMS_HELD)(lambda row: minhash.grams(keys[row]))
     pairs = []
-    for first, second in sorted(_candidates(buckets)):
-        shared = len(np.intersect1d(shingles[first], shingles[second], assume_unique=True))
-        jaccard = shared / (len(shingles[first]) + len(shingles[second]) - shared)
+    for first, second in minhash.candidates(minhash.bands(keys, len(keys), seed)).tolist():
+        if keys[first] == keys[second]:
+            pairs.append(Pair(first, second, 1.0))
+            continue
+        left, right = grams(first), grams(second)
+        both = minhash.shared(left, right)
+        jaccard = both / (len(left) + len(right) - both)
         if jaccard >= threshold:
             pairs.append(Pair(first, second, jaccard))
     return pairs
-
-
-def _candidates(buckets: dict[tuple[int, bytes], list[int]]) -> set[tuple[int, int]]:
-    found: set[tuple[int, int]] = set()
-    for rows in buckets.values():
-        if len(rows) <= BUCKET_NEIGHBOURS:
-            found.update(combinations(rows, 2))
-        else:  # the first row stands for the rest, its neighbours for the edits in between
-            for place, row in enumerate(rows[1:], 1):
-                found.update((earlier, row) for earlier in {rows[0], *rows[max(0, place - BUCKET_NEIGHBOURS) : place]})
-    return found
 
 
 def drop(records: list[Record], pairs: list[Pair], threshold: float) -> dict[int, str]:

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from so8t.preprocess.aozora import without_markup
+
 # NFKC leaves these; U+30FC is a dash only before a digit, elsewhere it is a long vowel.
 DASHES = frozenset("\u2010\u2011\u2012\u2013\u2014\u2015\u2212")
 _DASH = re.compile(f"[{''.join(sorted(DASHES))}]|\u30fc(?=[0-9])")
@@ -20,6 +22,6 @@ def normal_form(text: str) -> str:
 
 
 def compare_key(text: str) -> str:
-    """The normal form without white space and punctuation: what near-duplicates share."""
-    normal = normal_form(text)
+    """The normal form without white space, punctuation and an edition's markup: what near-duplicates share."""
+    normal = normal_form(without_markup(text))
     return _SEPARATORS.sub("", normal) or normal

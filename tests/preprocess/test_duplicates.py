@@ -7,7 +7,8 @@ import pytest
 
 from so8t.preprocess import split
 from so8t.preprocess.config import Preprocess
-from so8t.preprocess.duplicates import Pair, drop, find_pairs, grams
+from so8t.preprocess.duplicates import Pair, drop, find_pairs
+from so8t.preprocess.minhash import grams
 from so8t.preprocess.normalise import compare_key, normal_form
 from so8t.records import Record
 
