@@ -16,7 +16,7 @@ from typing import Any
 from so8t import durable, records
 from so8t.errors import InputError
 from so8t.labels import Label
-from so8t.preprocess import card, contamination, duplicates, labeller, pii, quality, review, split
+from so8t.preprocess import card, contamination, duplicates, labeller, leaks, pii, quality, review, split
 from so8t.preprocess.config import Preprocess
 from so8t.preprocess.pictures import UnreadableMedia, picture
 from so8t.progress import Progress
@@ -51,7 +51,7 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     removed: Removed = []
     progress.update(0, PHASES, "masking personal data")
     rows = split.canonical(_clean(records.iterate(collected / "records.parquet"), config, notes, removed))
-    nsfw, rows = [r for r in rows if r.nsfw], [r for r in rows if not r.nsfw]
+    nsfw, rows = _pooled(rows)
     progress.update(1, PHASES, "quality")
     rows = _take(rows, _poor(rows, config), removed)
     progress.update(2, PHASES, "duplicates and splits")
@@ -88,6 +88,18 @@ def _masked(record: Record, counts: Counter[str]) -> Record:
     return record.with_(prompt=prompt, response=response) if found or more else record
 
 
+def _pooled(rows: list[Record]) -> tuple[list[Record], list[Record]]:
+    """(rows flagged NSFW and those that say the same without the flag, the others)."""
+    flagged = {leaks.content(record) for record in rows if record.nsfw}
+    pool, others = [], []
+    for record in rows:
+        if record.nsfw or (flagged and leaks.content(record) in flagged):
+            pool.append(record.with_(nsfw=True))
+        else:
+            others.append(record)
+    return pool, others
+
+
 def _take(rows: list[Record], reasons: dict[int, str], removed: Removed) -> list[Record]:
     """The rows without a reason against them; the others go to `removed`."""
     removed += [(rows[row], reason) for row, reason in sorted(reasons.items())]
@@ -117,7 +129,10 @@ def _split(rows: list[Record], config: Preprocess, notes: _Notes, removed: Remov
     kept, conflicts = split.assign(_take(texts, dropped, removed), pairs, config)
     others, more = split.assign([record for record in rows if record.modality != "text"], [], config)
     removed += [(record, split.CONFLICT) for record in conflicts + more]
-    return kept + others
+    kept, leaked = leaks.remove(kept + others, config.same_group, config.leak_check_rows)
+    removed += leaked
+    leaks.assert_apart(kept)
+    return kept
 
 
 def _same_media(rows: list[Record]) -> dict[int, str]:

@@ -11,6 +11,7 @@ from so8t.config import Machine
 from so8t.labels import Label
 from so8t.preprocess import run as preprocess
 from so8t.preprocess.config import Preprocess
+from so8t.preprocess.normalise import compare_key
 from so8t.progress import Progress
 from tests.preprocess.conftest import make
 
@@ -73,6 +74,32 @@ def test_every_removed_row_has_a_reason_and_nsfw_keeps_to_itself(demo, splits):
     assert all(removed["reason"].to_pylist())
     assert all(record.nsfw for record in records.iterate(demo.path / "nsfw.parquet"))
     assert not any(record.nsfw for rows in splits.values() for record in rows)
+
+
+def test_no_file_meant_for_generation_holds_what_is_nsfw(demo, tmp_path):
+    """Nor does a copy whose flag somebody forgot, in other letters or under another label."""
+    from so8t.artifacts import Artifact
+
+    collected = next((demo.path.parent.parent / "collect").iterdir())
+    folder, out = tmp_path / "collected", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    rows = [r for r in records.read(collected / "records.parquet") if r.modality == "text"]
+    flagged = [r for r in rows if r.nsfw]
+    copies = [
+        r.with_(id=f"copy{n}", prompt=r.prompt.upper() + "!!", nsfw=False, label=n % 4) for n, r in enumerate(flagged)
+    ]
+    durable.write_bytes(folder / "sources.json", (collected / "sources.json").read_bytes())
+    records.write(folder / "records.parquet", rows + copies)
+    inputs = {"collected": Artifact(folder, demo.manifest)}
+    preprocess.run(Preprocess(), inputs, out, Progress("preprocess", Machine(), tmp_path))
+    pool = list(records.iterate(out / "nsfw.parquet"))
+    assert {r.id for r in pool} == {r.id for r in flagged + copies}
+    assert all(r.nsfw for r in pool)
+    said = {compare_key(r.prompt) for r in pool}
+    for name in ("train", "validation", "test", "model_labelled"):
+        rest = list(records.iterate(out / f"{name}.parquet"))
+        assert not [r.id for r in rest if r.nsfw or compare_key(r.prompt) in said], name
 
 
 def test_rows_balance(demo, splits):
