@@ -22,12 +22,12 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from benchmarks import toy
+from benchmarks.even_reward import EvenReward
 
 BATCH, PROMPT, REPLY, EPOCHS, RANK, PASSED_OVER = 8, 24, 24, 4, 8, 2
 TARGETS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
@@ -62,26 +62,6 @@ def ours(base: Path, updates: int) -> list[float]:
     return seconds
 
 
-class EvenBackbone(torch.nn.Module):
-    """Gives, as if they were hidden states, the share of even ids in the reply up to each position."""
-
-    def forward(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
-        """[B, L] -> one hidden state [B, L, 1]."""
-        even = (input_ids[:, PROMPT:] % 2 == 0).float().cumsum(1)
-        share = even / torch.arange(1, even.shape[1] + 1)
-        return SimpleNamespace(hidden_states=[torch.nn.functional.pad(share, (PROMPT, 0))[..., None]])
-
-
-class EvenReward(torch.nn.Module):
-    """The reward in the only form that TRL takes: a model."""
-
-    base_model_prefix = "backbone"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone, self.score = EvenBackbone(), torch.nn.Identity()
-
-
 def trl(base: Path, updates: int) -> list[float]:
     """The same by TRL."""
     from datasets import Dataset
@@ -111,7 +91,7 @@ def trl(base: Path, updates: int) -> list[float]:
         rows = Dataset.from_dict({"input_ids": toy.prompts(64, PROMPT)})
         trainer = PPOTrainer(
             args=settings, processing_class=tokenizer, model=loaded(Phi3ForCausalLM), ref_model=None,
-            reward_model=EvenReward(), train_dataset=rows, eval_dataset=rows.select(range(BATCH)),
+            reward_model=EvenReward(PROMPT), train_dataset=rows, eval_dataset=rows.select(range(BATCH)),
             value_model=loaded(Phi3ForSequenceClassification, num_labels=1), callbacks=[Clock()],
             peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=[t.split(".")[1] for t in TARGETS]),
         )  # fmt: skip

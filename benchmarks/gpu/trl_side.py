@@ -11,33 +11,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from benchmarks.even_reward import EvenReward
+
 PROMPT, RANK, UPDATES, EPOCHS = 192, 16, 2, 2
 TARGETS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
-
-
-class EvenBackbone(torch.nn.Module):
-    """Gives, as if they were hidden states, the share of even ids in the reply up to each position."""
-
-    def forward(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
-        """[B, L] -> one hidden state [B, L, 1]."""
-        even = (input_ids[:, PROMPT:] % 2 == 0).float().cumsum(1)
-        share = even / torch.arange(1, even.shape[1] + 1, device=even.device)
-        return SimpleNamespace(hidden_states=[torch.nn.functional.pad(share, (PROMPT, 0))[..., None]])
-
-
-class EvenReward(torch.nn.Module):
-    """The reward in the only form that TRL takes: a model."""
-
-    base_model_prefix = "backbone"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone, self.score = EvenBackbone(), torch.nn.Identity()
 
 
 def updates(base: Path, batch: int, reply: int, device: str) -> list[float]:
@@ -68,7 +49,7 @@ def updates(base: Path, batch: int, reply: int, device: str) -> list[float]:
         )  # fmt: skip
         trainer = PPOTrainer(
             args=settings, processing_class=AutoTokenizer.from_pretrained(base), model=loaded(Phi3ForCausalLM),
-            ref_model=None, reward_model=EvenReward(), train_dataset=rows, eval_dataset=rows.select(range(batch)),
+            ref_model=None, reward_model=EvenReward(PROMPT), train_dataset=rows, eval_dataset=rows.select(range(batch)),
             value_model=loaded(Phi3ForSequenceClassification, num_labels=1), callbacks=[Clock()],
             peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS),
         )  # fmt: skip
