@@ -10,6 +10,7 @@ from so8t.cli import add_config_arguments
 if TYPE_CHECKING:
     from so8t.artifacts import Store
     from so8t.config import Config
+    from so8t.step import Ref
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,18 +64,23 @@ def open_runs(store: "Store") -> list[dict[str, Any]]:
 
 
 def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
-    """State of every step and part: done, partial, ready or waiting."""
+    """State of every step and part: done, partial, ready or waiting.
+
+    A step that the pipeline does not ask for (the four-class flow's) is told of once it has been begun.
+    """
     from so8t.errors import InputError
     from so8t.step import NotReady, Ref, plan, steps
 
     rows: dict[str, dict[str, Any]] = {}
+    asked = needed(config)
     for step in steps().values():
         for part in step.parts(config) if step.parts else [""]:
             ref = Ref(step.name, part)
             try:
                 planned = plan(ref, config, store, read_only=True)
             except NotReady as error:
-                rows[str(ref)] = {"state": "waiting", "detail": f"for {error.missing}"}
+                if ref in asked:
+                    rows[str(ref)] = {"state": "waiting", "detail": f"for {error.missing}"}
                 continue
             except InputError as error:
                 # A file of the user's own: the other steps can be told of all the same.
@@ -91,7 +97,23 @@ def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
                 }
             elif (store.root / step.name / f"{planned.key}.partial").exists():
                 row |= {"state": "partial", "detail": "begun; the next run goes on from there"}
-            else:
+            elif ref in asked:
                 row |= {"state": "ready", "detail": "not begun"}
+            else:
+                continue
             rows[str(ref)] = row
     return rows
+
+
+def needed(config: "Config") -> "set[Ref]":
+    """The last step's ref and all that it needs, directly or not."""
+    from so8t.step import Ref, steps
+
+    found: set[Ref] = set()
+    left = [Ref("cleanup")]
+    while left:
+        ref = left.pop()
+        if ref not in found:
+            found.add(ref)
+            left += steps()[ref.step].needs(config, ref.part).values()
+    return found
