@@ -40,7 +40,7 @@ snapshot_download(repo, repo_type=kind, revision=revision, cache_dir=folder, all
 PEAK = """
 import re
 from pathlib import Path
-print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1])
 """
 PEERS = {"ours": OURS + PEAK, "huggingface_hub": THEIRS + PEAK}
 

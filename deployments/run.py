@@ -54,12 +54,13 @@ def main(options: argparse.Namespace) -> int:
         # The file's keys are sorted; here the steps come in their order.
         summary = durable.read_json(logs / "summary.json") | attempt.summarise(home, made)
     except BaseException as error:
-        if (logs / "summary.json").exists():
-            summary = durable.read_json(logs / "summary.json")
-        else:
-            attempt.log_error(logs, error)
-            summary |= {"error": str(error)}
-            durable.write_json(logs / "summary.json", summary)
+        with durable.replacing_no_error(logs):
+            if (logs / "summary.json").exists():
+                summary = durable.read_json(logs / "summary.json")
+            else:
+                summary |= {"error": str(error)}
+                attempt.log_error(logs, error)
+                durable.write_json(logs / "summary.json", summary)
         raise
     finally:
         if options.json:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 from so8t import durable
 from so8t.artifacts import Store, load
-from so8t.errors import Interrupted, So8tError
+from so8t.errors import Interrupted
 from so8t.notify import notify
 from so8t.session import SessionFile, Status
 
@@ -62,11 +61,9 @@ def recorded(home: Path, session: SessionFile | None) -> Iterator[list[dict[str,
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         if not stopped:
             notify(home, "so8t: the run failed", f"{error}\nLogs: {logs}")
-        try:
+        with durable.replacing_no_error(logs):
             log_error(logs, error)
             note("interrupted" if stopped else "failed", error=str(error))
-        except (OSError, So8tError) as refusal:
-            sys.stderr.write(f"so8t: {logs} took no note of how the run ended: {refusal}\n")
         raise
     note("completed")
 

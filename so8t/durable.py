@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from so8t.errors import ResourceError
+from so8t.errors import ResourceError, So8tError
 
 T = TypeVar("T")
 
@@ -162,6 +162,18 @@ def open_for_write(path: Path) -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def replacing_no_error(place: Path) -> Iterator[None]:
+    """Notes on what has ended already: one that cannot be written is told on stderr and replaces no error.
+
+    On a full disk a stop is still a stop.
+    """
+    try:
+        yield
+    except (OSError, So8tError) as refusal:
+        sys.stderr.write(f"so8t: {place} took no note of how the run ended: {refusal}\n")
 
 
 def target_name(name: str) -> str:

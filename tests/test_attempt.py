@@ -3,12 +3,16 @@
 import json
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from so8t.attempt import LOGS_VARIABLE, recorded
 from so8t.errors import Interrupted, ResourceError, StepFailed
 from so8t.session import SessionFile, read
+
+ROOT = Path(__file__).parent.parent
 
 ENDS = [
     (KeyboardInterrupt("stopped"), "interrupted"),
@@ -73,3 +77,14 @@ def test_on_a_full_disk_the_error_that_ends_a_run_is_the_one_that_arrives(home, 
 def test_a_run_whose_notes_do_not_fit_has_not_completed(home, small):
     with pytest.raises(ResourceError, match="the disk is full"), recorded(small, None):
         _fill(small)
+
+
+def test_on_a_full_disk_a_step_ends_with_its_own_error(home, small):
+    _fill(small)
+    ended = subprocess.run(
+        [sys.executable, "-m", "so8t", "step", "nothing", "--home", str(home), "--error-file", str(small / "error.json")],
+        check=False, capture_output=True, text=True, encoding="utf-8", cwd=ROOT,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    assert "took no note of how the run ended" in ended.stderr
+    assert "nothing" in ended.stderr

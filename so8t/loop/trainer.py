@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from so8t import durable
 from so8t.errors import InputError, Interrupted, StepFailed
 from so8t.loop import ranks
 from so8t.loop.checkpoint import Checkpoints, Kind, Snapshot
@@ -86,14 +87,16 @@ class Trainer:
                 self.writer.wait()
             except Interrupted as stop:
                 kept = self.signals.outcome() if self.signals.raised else self._keep()
-                self.session.end("interrupted")
+                with durable.replacing_no_error(self.session.folder):
+                    self.session.end("interrupted")
                 raise Interrupted(f"{stop}; {kept}", exit_code=stop.exit_code) from None
             except BaseException as error:
                 self.signals.ignore()
                 kept = self._keep()
                 error.add_note(kept)
-                self._say(kept)
-                self.session.end("failed")
+                with durable.replacing_no_error(self.session.folder):
+                    self.session.end("failed")
+                    self._say(kept)
                 raise
             finally:
                 self.log.trackers.close()
@@ -272,7 +275,8 @@ class Trainer:
             return "the next start goes on from the newest checkpoint"
         try:
             path = self.writer.save_now("emergency", self._snapshot())
-            self._note_checkpoints(self.global_step)
         except Exception as error:  # noqa: BLE001 - told in the message of what ended the training
             return f"its state could not be saved ({error}); the next start goes on from the checkpoint before"
+        with durable.replacing_no_error(self.session.folder):
+            self._note_checkpoints(self.global_step)
         return f"step {self.global_step} is saved in {path.name}, and the next start goes on from it"
