@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import errno
 import json
-import math
 import os
 import re
 import secrets
@@ -151,7 +150,7 @@ def open_for_write(path: Path) -> Iterator[IO[bytes]]:
     """
     with explain_full_disk(path):
         make_folder(path.parent)
-        remove_temporaries(path, STALE_S)
+        _remove_stale(path)
         temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TMP_SUFFIX}")
         try:
             with temporary.open("xb") as file:
@@ -182,13 +181,13 @@ def target_name(name: str) -> str:
     return _TEMPORARY.sub("", name)
 
 
-def remove_temporaries(path: Path, unused_s: float = -math.inf) -> None:
-    """Remove what killed writers of this very file left behind; without an age the caller must be its only writer."""
+def _remove_stale(path: Path) -> None:
+    """Remove what killed writers of this very file left behind long ago."""
     with os.scandir(path.parent) as entries:
         for entry in entries:
             if entry.name != path.name and target_name(entry.name) == path.name:
                 with contextlib.suppress(OSError):  # another writer sweeps too
-                    if time.time() - entry.stat(follow_symlinks=False).st_mtime >= unused_s:
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_S:
                         Path(entry.path).unlink()
 
 

@@ -159,3 +159,11 @@ def iterate(path: Path, batch_rows: int = 1024) -> Iterator[Record]:
             "a Parquet file",
             "check that the path names the data file itself, whole and not a text file or a Git-LFS pointer",
         ) from error
+
+
+def without_reply(folder: Path, split: str) -> list[Record]:
+    """Rows of preprocessed data with a class and no reply that may be learnt, by id: for four-class heads alone."""
+    path = folder / "labelled.parquet"
+    # Data made by hand may have none.
+    rows = iterate(path) if path.is_file() else ()
+    return sorted((row for row in rows if row.split == split), key=lambda row: row.id)

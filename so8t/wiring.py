@@ -128,7 +128,7 @@ STEPS: dict[str, Step] = {
             child=True,
         ),
         Step(
-            "preprocess", "so8t.preprocess.run", 2,
+            "preprocess", "so8t.preprocess.run", 3,
             section=lambda config, part: config.preprocess.pinned(),
             needs=_preprocess_needs,
         ),

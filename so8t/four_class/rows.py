@@ -43,7 +43,7 @@ def load(config: Data, inputs: Inputs) -> Rows:
         validation = [row for path in config.val_data for row in _jsonl(path, config)]
     else:
         folder = inputs["data"].path
-        train, validation = _parquet(folder / "train.parquet"), _parquet(folder / "validation.parquet")
+        train, validation = (_parquet(folder, split) for split in ("train", "validation"))
     for part, name in ((train, "train"), (validation, "validation")):
         if not part:
             raise InputError(f"no text rows for {name}", "labelled prompts")
@@ -86,13 +86,14 @@ def _refuse_shared(train: list[Row], validation: list[Row]) -> None:
         )
 
 
-def _parquet(path: Path) -> list[Row]:
-    """In the order of their ids, whatever order they were written in."""
+def _parquet(folder: Path, split: str) -> list[Row]:
+    """The split's texts, with and without a reply, in the order of their ids, whatever order they were written in."""
     rows = []
-    for record in sorted(records.iterate(path), key=lambda record: record.id):
+    every = [*records.iterate(folder / f"{split}.parquet"), *records.without_reply(folder, split)]
+    for record in sorted(every, key=lambda record: record.id):
         if record.modality == "text":
             if record.label not in Label.__members__.values():
-                raise InputError(f"{path} row {record.id} has the label {record.label}", CLASSES)
+                raise InputError(f"{folder} row {record.id} has the label {record.label}", CLASSES)
             rows.append(Row(record.id, record.prompt, record.klass))
     return rows
 

@@ -83,6 +83,8 @@ class Preprocess(Section):
     """A proposed row goes only if one feature lies this many robust deviations from its language's median."""
     label_confidence_min: Share = 0.6
     """Calibrated probability below which a row that nobody has labelled becomes ESCALATION."""
+    reply_confidence_min: Share = 0.9
+    """Calibrated probability of ALLOW above which a row that only a model has labelled is learnt with its reply."""
     classifier: Classifier | None = None
     """Labels rows that nobody has labelled; none: the labeller that preprocess fits on the labelled ones."""
     human_labels: HumanLabels | None = None

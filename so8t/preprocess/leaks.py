@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from so8t.preprocess.media import content
 from so8t.preprocess.normalise import compare_key
 from so8t.records import Record
 
@@ -62,14 +63,9 @@ def assert_apart(records: list[Record]) -> None:
         raise AssertionError(f"{records[first].id} and {records[second].id} say the same in two splits")
 
 
-def content(record: Record) -> tuple[str, str | bytes]:
-    """What rows that say or show the same share."""
-    return record.modality, compare_key(record.prompt) if record.modality == "text" else record.media
-
-
 def _equal(records: list[Record]) -> Iterator[tuple[int, int, float]]:
     """The same of equal texts and media, of all rows."""
-    seen: dict[tuple[str, str | bytes], list[int]] = defaultdict(list)
+    seen: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, record in enumerate(records):
         earlier = seen[content(record)]
         yield from ((other, row, 1.0) for other in earlier if records[other].split != record.split)

@@ -36,11 +36,15 @@ def _sound(record: Record, config: Preprocess) -> Image.Image:
 
 
 def _image(record: Record, config: Preprocess) -> Image.Image:
+    return rgb(record.media).resize((config.image_size,) * 2, Image.Resampling[config.resampling.upper()])
+
+
+def rgb(media: bytes) -> Image.Image:
+    """The picture in RGB; UnreadableMedia for what is none or too large."""
     try:
-        with Image.open(io.BytesIO(record.media)) as opened:
+        with Image.open(io.BytesIO(media)) as opened:
             if opened.width * opened.height > PIXELS_MAX:
                 raise UnreadableMedia(f"unreadable picture: over {PIXELS_MAX} pixels")
-            resampling = Image.Resampling[config.resampling.upper()]
-            return opened.convert("RGB").resize((config.image_size, config.image_size), resampling)
+            return opened.convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UnreadableMedia(f"unreadable picture: {type(error).__name__}") from None

@@ -1,11 +1,12 @@
 """Cleans, labels and splits what was collected.
 
-Writes train, validation, test .parquet; nsfw.parquet (a pool of its own); model_labelled.parquet (train rows
-whose class only the labeller gave, without a reply); removed.parquet with a `reason` for each row, masked
-like the rest; active.csv for a person to fill in, and active.md; data_card.json and data_card.md.
+Writes train, validation, test .parquet: labelled rows with a reply that may be learnt (`replies`), in test also those
+without, which the benchmark can ask. labelled.parquet: the other train and validation rows with a given class, for
+four-class heads alone. model_labelled.parquet: train rows whose class only a model gave and that teach nothing.
+nsfw.parquet: a pool of its own. removed.parquet with a `reason` for each row, masked like the rest; active.csv for a
+person to fill in, and active.md; data_card.json and data_card.md.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -16,7 +17,19 @@ from typing import Any
 from so8t import durable, records
 from so8t.errors import InputError
 from so8t.labels import Label
-from so8t.preprocess import card, contamination, duplicates, labeller, leaks, pii, quality, review, split
+from so8t.preprocess import (
+    card,
+    contamination,
+    duplicates,
+    labeller,
+    leaks,
+    media,
+    pii,
+    quality,
+    replies,
+    review,
+    split,
+)
 from so8t.preprocess.config import Preprocess
 from so8t.preprocess.pictures import UnreadableMedia, picture
 from so8t.progress import Progress
@@ -26,7 +39,7 @@ from so8t.step import Facts, Inputs
 PHASES = 6
 NOBODY = "nobody has labelled it"
 SHOWN = (
-    "rows", "class", "modality", "removed", "masked", "labeller", "model_labelled", "human_labels", "active",
+    "rows", "class", "modality", "removed", "masked", "labeller", "without_reply", "model_labelled", "human_labels", "active",
 )  # fmt: skip
 CLASSES = "classes.jsonl"  # of preprocess.classes
 Removed = list[tuple[Record, str]]
@@ -90,10 +103,10 @@ def _masked(record: Record, counts: Counter[str]) -> Record:
 
 def _pooled(rows: list[Record]) -> tuple[list[Record], list[Record]]:
     """(rows flagged NSFW and those that say the same without the flag, the others)."""
-    flagged = {leaks.content(record) for record in rows if record.nsfw}
+    flagged = {media.content(record) for record in rows if record.nsfw}
     pool, others = [], []
     for record in rows:
-        if record.nsfw or (flagged and leaks.content(record) in flagged):
+        if record.nsfw or (flagged and media.content(record) in flagged):
             pool.append(record.with_(nsfw=True))
         else:
             others.append(record)
@@ -115,7 +128,7 @@ def _poor(rows: list[Record], config: Preprocess) -> dict[int, str]:
 
 
 def _split(rows: list[Record], config: Preprocess, notes: _Notes, removed: Removed) -> list[Record]:
-    rows = _take(rows, _same_media(rows), removed)
+    rows = _take(rows, media.copies(rows), removed)
     texts = [record for record in rows if record.modality == "text"]
     pairs = duplicates.find_pairs([record.prompt for record in texts], config.same_group, config.seed)
     dropped = duplicates.drop(texts, pairs, config.near_duplicate)
@@ -127,7 +140,8 @@ def _split(rows: list[Record], config: Preprocess, notes: _Notes, removed: Remov
         if pair.first in place and pair.second in place
     ]
     kept, conflicts = split.assign(_take(texts, dropped, removed), pairs, config)
-    others, more = split.assign([record for record in rows if record.modality != "text"], [], config)
+    others = [record for record in rows if record.modality != "text"]
+    others, more = split.assign(others, media.find_pairs(others), config)
     removed += [(record, split.CONFLICT) for record in conflicts + more]
     kept, leaked = leaks.remove(kept + others, config.same_group, config.leak_check_rows)
     removed += leaked
@@ -135,23 +149,12 @@ def _split(rows: list[Record], config: Preprocess, notes: _Notes, removed: Remov
     return kept
 
 
-def _same_media(rows: list[Record]) -> dict[int, str]:
-    """Exact copies of a picture or a sound; the first one in canonical order stays."""
-    first: dict[bytes, str] = {}
-    reasons = {}
-    for row, record in enumerate(rows):
-        if record.modality != "text":
-            digest = hashlib.blake2b(record.media, digest_size=16).digest()
-            if digest in first:
-                reasons[row] = f"exact duplicate of {first[digest]}"
-            first.setdefault(digest, record.id)
-    return reasons
-
-
 def _label(
     rows: list[Record], config: Preprocess, notes: _Notes, removed: Removed, classified: dict[str, Classified] | None
 ) -> tuple[list[Record], list[Record]]:
-    """(rows with a human label and how likely the labeller finds it, train rows that a model labelled).
+    """(rows with a given label and how likely the labeller finds it, train rows that a model labelled).
+
+    Of the latter those join the former whose reply may be learnt, because the model is sure of ALLOW.
 
     A trained classifier learnt from rows like these, so how likely it finds a human label would say nothing.
     """
@@ -167,25 +170,22 @@ def _label(
             likely |= {
                 r.id: float(p[r.label]) for r, p in zip(tested, model.predict([r.prompt for r in tested]), strict=True)
             }
-    alone = {r.id for r in rows if r.id in notes.answered and not r.response}  # nothing to learn to say from
-    given = [r for r in rows if r.label >= 0 and r.id not in alone]
+    given = [replies.usable(r) for r in rows if r.label >= 0]
     kept = [r.with_(label_confidence=round(likely.get(r.id, r.label_confidence), 6)) for r in given]
-    by_model = []
-    for record in (r for r in rows if r.label < 0 or r.id in alone):
+    by_model: list[Record] = []
+    for record in (r for r in rows if r.label < 0):
         if record.split != "train":
-            removed.append((record, f"held out, but {'without a reply' if record.id in alone else NOBODY}"))
-            continue
-        if record.id in alone:
-            by_model.append(record)
+            removed.append((record, f"held out, but {NOBODY}"))
             continue
         label, confidence, source = Label.ESCALATION, 0.0, "model"
         if classified is not None:
             label, confidence, source = classified.get(record.id, (label, confidence, source))
         elif model and record.modality == "text":
             label, confidence = labeller.decide(model.predict([record.prompt])[0], config.label_confidence_min)
-        by_model.append(record.with_(label=int(label), label_source=source, label_confidence=round(confidence, 6)))
-    doubted = [record for record in by_model if record.id not in alone]
-    notes.active = review.contradicted(learnt, notes.contradicted) + review.unsure(doubted, config.active_max)
+        labelled = record.with_(label=int(label), label_source=source, label_confidence=round(confidence, 6))
+        taught = replies.usable(labelled)
+        (kept if taught.response and confidence > config.reply_confidence_min else by_model).append(taught)
+    notes.active = review.contradicted(learnt, notes.contradicted) + review.unsure(by_model, config.active_max)
     return kept, by_model
 
 
@@ -222,13 +222,15 @@ def _write(
     sources: list[dict[str, Any]],
     out: Path,
 ) -> Facts:
+    labelled = [record for record in rows if not record.response and record.split != "test"]
     for name in card.SPLITS:
         part = [record for record in rows if record.split == name]
         if not part:
             raise InputError(
                 f"no row fell into the {name} split", "more rows", "collect more, or change preprocess.seed"
             )
-        records.write(out / f"{name}.parquet", part)
+        records.write(out / f"{name}.parquet", [record for record in part if record.response or name == "test"])
+    records.write(out / "labelled.parquet", labelled)
     records.write(out / "nsfw.parquet", nsfw)
     records.write(out / "model_labelled.parquet", by_model)
     removed.sort(key=lambda pair: pair[0].id)
@@ -242,7 +244,8 @@ def _write(
         "human_labels": notes.people,
         "active": len(notes.active),
         "opposite_pairs": notes.opposite_pairs,
-        "model_labelled": _by_class(record for record in by_model if record.label_source != "human"),
+        "without_reply": _by_class(record for record in rows if not record.response),
+        "model_labelled": _by_class(by_model),
     }
     whole = card.build(rows, nsfw, removed, sources, extra)
     durable.write_json(out / "data_card.json", whole)

@@ -1,7 +1,7 @@
 """train: tower, projector, warm-up, PPO, final alpha and four-class head, as one session that can be killed at any time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from so8t.loop.follower import follow
 from so8t.loop.phase import Phase
 from so8t.loop.trainer import Trainer
 from so8t.loop.watched import Watched
-from so8t.models import write_thinking_tokenizer
+from so8t.models import prompt_ids, write_thinking_tokenizer
 from so8t.progress import Progress, log_of
 from so8t.session import SessionFile
 from so8t.so8.monitor import rotation_errors
@@ -70,7 +70,8 @@ def _assemble(
     learner = build(config, inputs["base"].path, out / "tokenizer", token_ids, str(device), pretrained_tower(inputs))
     train, held_out = (load_samples(config, learner, inputs["data"], split) for split in ("train", "validation"))
     held_out = unseen(held_out, inputs.get("search"))
-    return learner, make_phases(config, learner, train, held_out, classify), train, held_out
+    prompts = [load_prompts(learner, inputs["data"], split) for split in ("train", "validation")]
+    return learner, make_phases(config, learner, train, held_out, classify, prompts), train, held_out
 
 
 def _train(config: Train, inputs: Inputs, out: Path, progress: Progress, device: torch.device) -> Facts:
@@ -107,9 +108,14 @@ def _train(config: Train, inputs: Inputs, out: Path, progress: Progress, device:
 
 
 def make_phases(
-    config: Train, learner: Learner, train: list[Sample], held_out: list[Sample], classify: Classify | None = None
+    config: Train,
+    learner: Learner,
+    train: list[Sample],
+    held_out: list[Sample],
+    classify: Classify | None = None,
+    prompts: Sequence[list[Sample]] = ([], []),
 ) -> list[Phase]:
-    """The phases in their order."""
+    """The phases in their order; `prompts` of both splits have a class and no reply, which is enough for the head."""
     shown, shown_held_out = ([s for s in part if s.record.image] for part in (train, held_out))
     adapters, every = (learner.text, learner.sight), config.adapter.monitor_steps
     return [
@@ -118,7 +124,7 @@ def make_phases(
         Watched(Warmup(learner, config, train, held_out), adapters, every),
         Watched(Policy(learner, config, train, held_out, classify), adapters, every),
         Alpha(learner, config, held_out),
-        FourClassHead(learner, config.head, train, held_out),
+        FourClassHead(learner, config.head, train + prompts[0], held_out + prompts[1]),
     ]
 
 
@@ -151,6 +157,12 @@ def load_samples(config: Train, learner: Learner, data: Artifact, split: str) ->
     """The rows of a split in the order of their ids, tokenised."""
     rows = sorted(records.iterate(data.path / f"{split}.parquet"), key=lambda record: record.id)
     return [encode(row, learner.tokenizer, learner.vision.tokens, config.warmup.key_weight) for row in rows]
+
+
+def load_prompts(learner: Learner, data: Artifact, split: str) -> list[Sample]:
+    """The split's texts that have a class and no reply that may be learnt."""
+    rows = (row for row in records.without_reply(data.path, split) if row.modality == "text")
+    return [Sample(row, prompt_ids(learner.tokenizer, row.prompt), [], []) for row in rows]
 
 
 def _count(adapters: Any) -> int:

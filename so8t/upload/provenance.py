@@ -15,7 +15,7 @@ from so8t.step import Inputs
 from so8t.upload.repository import Entry
 
 ROW_FIELDS = ("split", "source", "revision", "licence", "language", "modality")
-SPLITS = ("train", "validation", "test", "nsfw")
+SPLITS = ("train", "validation", "test", "labelled", "nsfw")
 SEPARATOR = ";"
 
 
