@@ -31,13 +31,8 @@ Dtype = Literal["float32", "bfloat16", "float16", "float64", "nf4"]
 
 
 def check_base(folder: Path) -> dict[str, Any]:
-    """The folder's config; InputError unless it is a whole stock Phi-3 in safetensors with a tokenizer."""
-    config = _read(folder / "config.json", "a folder laid out like a Hub repository of a Phi-3 model")
-    found = config.get("architectures")
-    if found != [ARCHITECTURE]:
-        raise InputError(
-            f"{folder} holds {found}", f"[{ARCHITECTURE!r}]", "choose a Phi-3 or Phi-3.5 mini model as the base"
-        )
+    """The folder's config; InputError unless it is a whole stock Phi-3 in safetensors with a tokenizer that can grow."""
+    config = check_model(folder)
     for name in TOKENIZER_FILES:
         _read(folder / name, "the base's fast tokenizer beside its weights")
     if not (folder / "chat_template.jinja").is_file() and "chat_template" not in _read(
@@ -46,8 +41,19 @@ def check_base(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} has no chat template", "chat_template.jinja, or chat_template in tokenizer_config.json"
         )
-    weight_files(folder)
     spare_rows(folder)
+    return config
+
+
+def check_model(folder: Path) -> dict[str, Any]:
+    """The folder's config; InputError unless it is a whole stock Phi-3 in safetensors, whatever its tokenizer."""
+    config = _read(folder / "config.json", "a folder laid out like a Hub repository of a Phi-3 model")
+    found = config.get("architectures")
+    if found != [ARCHITECTURE]:
+        raise InputError(
+            f"{folder} holds {found}", f"[{ARCHITECTURE!r}]", "choose a Phi-3 or Phi-3.5 mini model as the base"
+        )
+    weight_files(folder)
     return config
 
 
@@ -100,7 +106,7 @@ def load_base(folder: Path, dtype: Dtype = "float32", device: str = "cpu") -> "P
     nf4: the layers' linears in 4-bit NormalFloat with double quantization (Dettmers et al. 2023, section 3);
     embedding, head and norms in bfloat16.
     """
-    check_base(folder)
+    check_model(folder)
     import torch
     from transformers import Phi3ForCausalLM
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 from so8t import __version__
 from so8t.artifacts import Artifact, Store, hash_json
-from so8t.config import Config
+from so8t.config import Config, Machine
 from so8t.durable import explain_full_disk
 from so8t.errors import InputError, Interrupted
 from so8t.progress import Progress, Sink
@@ -152,7 +152,11 @@ def compute_key(step: Step, section: Section, inputs: Inputs) -> str:
 
 def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()) -> Artifact:
     """Give the step's artifact, made here and now unless the store holds it whole."""
-    planned = plan(ref, config, store)
+    return make(plan(ref, config, store), config.machine, store, sinks)
+
+
+def make(planned: Plan, machine: Machine, store: Store, sinks: tuple[Sink, ...] = ()) -> Artifact:
+    """Give a planned step's artifact, made here and now unless the store holds it whole."""
     found = store.find(planned.step.name, planned.key)
     if found is not None:
         return found
@@ -166,7 +170,7 @@ def execute(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...] = ()
         with explain_full_disk(out):
             with _session(planned, store.home) as session:
                 follow = (SessionProgress(session),) if session and step.session == "followed" else ()
-                progress = Progress(str(ref), config.machine, store.home, (*sinks, *follow), session)
+                progress = Progress(str(planned.ref), machine, store.home, (*sinks, *follow), session)
                 facts = run(planned.section, planned.inputs, out, progress)
             return store.commit(
                 out,

@@ -109,6 +109,7 @@ def image_gates(
 ) -> list[Gate]:
     """Embeddings, prompt tokens and the greedy answer of the image path, transformers against llama.cpp."""
     row, answer = chats.images[0], live.answer
+    assert answer is not None
     with Llama(model_path, threads=threads) as model, ImageReader(mmproj, model) as reader:
         cosine = min(
             cosine_min(embedding, reader.embed(image.image))

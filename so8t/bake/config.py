@@ -1,8 +1,8 @@
 """Config of bake."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from so8t.section import Section
 
@@ -14,8 +14,11 @@ Positive = Annotated[float, Field(gt=0)]
 class Fold(Section):
     """Folding the adapters into a stock model."""
 
-    name: Annotated[str, Field(pattern=r"(?i)phi-?3")] = "so8t-phi-3"
-    """Model name; llama.cpp tokenises chat prompts rightly only where it contains phi-3 or phi3."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] = "so8t-phi-3"
+    """Model name, also of the files; llama.cpp tokenises a Phi-3's chat prompts rightly only where it contains phi-3 or
+    phi3."""
+    stock: bool = True
+    """Also write the folded weights as a stock folder for transformers. The GGUF does not need it."""
 
 
 class Quantize(Section):
@@ -68,6 +71,9 @@ class Gates(Section):
     """F16 GGUF against the live adapter model."""
     f16_kl_max: Positive = 1.0e-5
     """F16 GGUF against the live adapter model, mean nats per token."""
+    trained_kl_max: Positive = 0.5
+    """Only where the base was in 4 bits while training: the live adapter on that base against the live adapter on the
+    base that is baked, mean nats per token."""
     image_cosine_min: Share = 0.9999
     """Image embeddings of transformers and of the mmproj file, the least alike token."""
     answer_tokens_max: Annotated[int, Field(ge=1)] = 16
@@ -78,6 +84,11 @@ class Gates(Section):
     """Ceilings by type."""
 
 
+def named_phi3(name: str) -> bool:
+    """Whether llama.cpp drops white space after the special tokens of a model of that name."""
+    return any(word in name.lower() for word in ("phi-3", "phi3"))
+
+
 class Bake(Section):
     """Bake-in, GGUF and the gates."""
 
@@ -85,6 +96,13 @@ class Bake(Section):
     quantizations: tuple[Quantization, ...] = ("Q8_0", "Q4_K_M")
     """Which quantized files are made beside F16."""
     gates: Gates = Gates()
+
+    @model_validator(mode="after")
+    def _named_for_the_tags(self) -> Self:
+        """The tags that a training adds drop white space behind them."""
+        if not named_phi3(self.fold.name):
+            raise ValueError(f"fold.name {self.fold.name!r} must contain phi-3 or phi3")
+        return self
 
     def quantize(self, name: str) -> Quantize:
         """The section of one quantization."""

@@ -6,76 +6,76 @@ so an interrupted run goes on with the next one.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from so8t import __version__, durable
-from so8t.bake.config import Fold
+from so8t import durable
+from so8t.bake.config import Fold, named_phi3
 from so8t.bake.gguf_model import write_model
 from so8t.bake.gguf_vision import write_mmproj
-from so8t.errors import ResourceError
+from so8t.bake.gguf_vocab import strips_right
+from so8t.bake.material import Material, material_of, provenance
+from so8t.errors import InputError, ResourceError
 from so8t.progress import Progress
-from so8t.so8.merge import (
-    INDEX,
-    ITEM_BYTES,
-    Folded,
-    Tensors,
-    read_train_adapter,
-    read_vision_adapter,
-    shard_names,
-    write_folded,
-)
+from so8t.so8.merge import INDEX, ITEM_BYTES, Folded, shard_names, write_folded
 
 if TYPE_CHECKING:
     from so8t.step import Facts, Inputs
 
 BASE_FILES = ("config.json", "generation_config.json")
+TOKENIZER_FILES = (
+    "added_tokens.json", "chat_template.jinja", "merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json", "vocab.json",
+)  # fmt: skip
 # Room for headers, metadata and the file system's own needs.
 SPARE_BYTES = 64 << 20
 
 
 def run(config: Fold, inputs: "Inputs", out: Path, progress: Progress) -> "Facts":
     """Write hf/, vision/ and gguf/; facts count what was changed and how long it took."""
-    base, train = inputs["base"].path, inputs["train"].path
-    text = Folded(Tensors.of_model(base), read_train_adapter(train))
-    vision = Folded(Tensors([train / "vision" / "model.safetensors"]), read_vision_adapter(train))
-    _demand_room(out, base, text, vision)
+    material = material_of(inputs)
+    text, vision = material.text, material.tower
+    check_name(config.name, material.tokenizer)
+    _demand_room(out, config, [text, *([vision] if vision else [])])
     started = time.monotonic()
-    _write_hf(base, train / "tokenizer", text, out / "hf", progress)
-    vision_config = _write_vision(train / "vision", vision, out / "vision")
-    notes = provenance(inputs)
+    _write_hf(config, material, out / "hf", progress)
+    notes = provenance(inputs, material)
     _once(
         out / "gguf" / f"{config.name}-F16.gguf",
         lambda path: write_model(
-            path, base, text, train / "tokenizer", config.name, "F16", notes,
+            path, material.base, text, material.tokenizer, config.name, "F16", notes,
             lambda done, total: progress.update(done, total, f"writing {path.name}"),
         ),
     )  # fmt: skip
-    _once(
-        out / "gguf" / f"{config.name}-mmproj-F16.gguf",
-        lambda path: write_mmproj(path, vision_config, vision, f"{config.name}-mmproj", "F16", notes),
-    )
+    if vision and material.vision:
+        vision_config = _write_vision(material.vision, vision, out / "vision")
+        _once(
+            out / "gguf" / f"{config.name}-mmproj-F16.gguf",
+            lambda path: write_mmproj(path, vision_config, vision, f"{config.name}-mmproj", "F16", notes),
+        )
     return {
         "name": config.name,
+        "adapter": "PEFT" if material.is_peft else "SO8T",
         "changed_tensors": len(text.adapter.changes) + len(text.adapter.token_rows),
         "tensors": len(text.base.names()),
-        "changed_vision_tensors": len(vision.adapter.changes),
-        "rotation_error_max": max(rotation_error(text), rotation_error(vision)),
+        "changed_vision_tensors": len(vision.adapter.changes) if vision else 0,
+        "rotation_error_max": max(map(rotation_error, filter(None, (text, vision)))),
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
-def provenance(inputs: "Inputs") -> dict[str, str]:
-    """What a GGUF was made from: contents of base and training, licence and version."""
-    return {
-        "license": str(inputs["base"].manifest.facts.get("licence") or ""),
-        "base_content": inputs["base"].content,
-        "train_content": inputs["train"].content,
-        "version": __version__,
-    }
+def check_name(name: str, tokenizer: Path) -> None:
+    """InputError unless the name makes llama.cpp treat white space after special tokens as transformers does."""
+    strips = strips_right(tokenizer)
+    if named_phi3(name) != strips:
+        raise InputError(
+            f"the name {name!r}, and a tokenizer that {'drops' if strips else 'keeps'} white space after special tokens",
+            "a name with phi-3 or phi3 in it for the one that drops it, and without for the other",
+            "set bake.fold.name: llama.cpp decides by the name",
+        )
 
 
 def rotation_error(folded: Folded) -> float:
@@ -94,30 +94,37 @@ def _once(path: Path, write: Callable[[Path], object]) -> None:
         write(path)
 
 
-def _write_hf(base: Path, tokenizer: Path, folded: Folded, target: Path, progress: Progress) -> None:
-    names = shard_names(base)
+def _write_hf(config: Fold, material: Material, target: Path, progress: Progress) -> None:
+    base = material.base
+    names = shard_names(base) if config.stock else []
     for number, name in enumerate(names):
         progress.update(number, len(names), f"folding {name}")
-        _once(target / name, lambda path, name=name: write_folded(base / name, folded, path))  # type: ignore[misc]
+        _once(target / name, lambda path, name=name: write_folded(base / name, material.text, path))  # type: ignore[misc]
     progress.update(len(names), len(names), "folding")
-    copied = [base / name for name in (*BASE_FILES, INDEX) if (base / name).is_file()]
-    copied += sorted(path for path in tokenizer.iterdir() if path.is_file() and path.name not in BASE_FILES)
-    for source in copied:
+    for source in _copied(config, material):
         _once(target / source.name, lambda path, source=source: durable.write_bytes(path, source.read_bytes()))  # type: ignore[misc]
 
 
-def _write_vision(train: Path, folded: Folded, target: Path) -> dict[str, Any]:
-    _once(target / "model.safetensors", lambda path: write_folded(train / "model.safetensors", folded, path))
-    config: dict[str, Any] = durable.read_json(train / "config.json")
+def _copied(config: Fold, material: Material) -> Iterator[Path]:
+    """The files that are taken over byte for byte."""
+    for folder, names in ((material.base, BASE_FILES), (material.tokenizer, TOKENIZER_FILES)):
+        yield from (folder / name for name in names if (folder / name).is_file())
+    if config.stock and (material.base / INDEX).is_file():
+        yield material.base / INDEX
+
+
+def _write_vision(source: Path, folded: Folded, target: Path) -> dict[str, Any]:
+    _once(target / "model.safetensors", lambda path: write_folded(source / "model.safetensors", folded, path))
+    config: dict[str, Any] = durable.read_json(source / "config.json")
     # The folded tower has no adapters, so nothing is left for alpha to scale.
     _once(target / "config.json", lambda path: durable.write_json(path, {**config, "alpha": 0.0}))
     return config
 
 
-def _demand_room(out: Path, base: Path, *models: Folded) -> None:
+def _demand_room(out: Path, config: Fold, models: list[Folded]) -> None:
     """ResourceError unless the disk has room for what is still to be written."""
     sizes = [model.base.info(name) for model in models for name in model.base.names()]
-    as_stored = sum(info.size_bytes for info in sizes)
+    as_stored = sum(info.size_bytes for info in sizes) if config.stock else 0
     as_f16 = sum(info.size_bytes // ITEM_BYTES.get(info.dtype, 2) * 2 for info in sizes)
     present = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     needed = max(as_stored + as_f16 + SPARE_BYTES - present, 0)
@@ -125,6 +132,6 @@ def _demand_room(out: Path, base: Path, *models: Folded) -> None:
     if free < needed:
         raise ResourceError(
             f"{free / 1e9:.1f} GB are free at {out}",
-            f"{needed / 1e9:.1f} GB for the folded copies of {base.name}",
+            f"{needed / 1e9:.1f} GB for the folded weights",
             "free some space or move the home with --home DIR",
         )

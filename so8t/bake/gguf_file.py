@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from so8t import durable
 from so8t.so8.merge import ITEM_BYTES, Floats64, narrow
 
-FileType = Literal["F32", "F16"]
-FTYPE = {"F32": gguf.LlamaFileType.ALL_F32, "F16": gguf.LlamaFileType.MOSTLY_F16}
-NUMPY_DTYPE: dict[str, Any] = {"F32": np.float32, "F16": np.float16}
+FileType = Literal["F32", "F16", "BF16"]
+FTYPE = {
+    "F32": gguf.LlamaFileType.ALL_F32,
+    "F16": gguf.LlamaFileType.MOSTLY_F16,
+    "BF16": gguf.LlamaFileType.MOSTLY_BF16,
+}
+# numpy has no bf16: its bits lie in 16-bit integers.
+NUMPY_DTYPE: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+NOTED = ("license", "base_id", "base_revision")
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ def write_tensors(writer: gguf.GGUFWriter, slots: list[Slot]) -> Iterator[int]:
     Every value is cast once from float64; InputError where one would not be finite.
     """
     for slot in slots:
-        writer.add_tensor_info(slot.name, slot.shape, np.dtype(NUMPY_DTYPE[slot.dtype]), slot.size_bytes)
+        kind = gguf.GGMLQuantizationType[slot.dtype]
+        writer.add_tensor_info(slot.name, slot.shape, np.dtype(NUMPY_DTYPE[slot.dtype]), slot.size_bytes, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -78,12 +85,17 @@ def _write(file: Any, data: NDArray[Any]) -> int:
 
 
 def add_general(writer: gguf.GGUFWriter, name: str, kind: str, file_type: FileType, notes: dict[str, str]) -> None:
-    """The `general.*` keys; `notes` are ours: what the file was made from."""
+    """The `general.*` keys, and our own for what llama.cpp has no key: what the file was made from."""
     writer.add_type(kind)
     writer.add_name(name)
     writer.add_file_type(FTYPE[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     if notes.get("license"):
         writer.add_license(notes["license"])
-    for key in sorted(set(notes) - {"license"}):
+    if notes.get("base_id"):
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, notes["base_id"].rpartition("/")[2])
+        writer.add_base_model_version(0, notes.get("base_revision", ""))
+        writer.add_base_model_repo_url(0, f"https://huggingface.co/{notes['base_id']}")
+    for key in sorted(set(notes) - set(NOTED)):
         writer.add_string(f"so8t.{key}", notes[key])

@@ -19,6 +19,7 @@ from so8t.errors import InputError
 from so8t.so8.merge import Floats64, Folded
 
 ARCHITECTURE = "Phi3ForCausalLM"
+HEAD = "lm_head.weight"
 LONGROPE = ("longrope", "su")
 Report = Callable[[int, int], None]
 
@@ -37,10 +38,12 @@ def write_model(
     config = durable.read_json(base / "config.json")
     if config.get("architectures") != [ARCHITECTURE]:
         raise InputError(f"{base} holds {config.get('architectures')}", f"[{ARCHITECTURE!r}]")
-    slots = [*_rope_slots(config), *_slots(folded, config["num_hidden_layers"], file_type)]
+    slots = [*_rope_slots(config), *_slots(folded, config, file_type)]
     total = sum(slot.size_bytes for slot in slots)
     with new_gguf(path, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.PHI3]) as writer:
         add_general(writer, name, "model", file_type, notes)
+        weights = sum(math.prod(slot.shape) for slot in slots)
+        writer.add_size_label(gguf.size_label(weights, weights, 0, 0))
         _add_shape(writer, config)
         add_vocabulary(writer, tokenizer, config["vocab_size"])
         for done in write_tensors(writer, slots):
@@ -49,8 +52,8 @@ def write_model(
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
-    head_dim = config["hidden_size"] // config["num_attention_heads"]
     rope = rope_settings(config)
+    share = config.get("partial_rotary_factor", rope.get("partial_rotary_factor", 1.0))
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_rope_scaling_orig_ctx_len(original_context(config))
     writer.add_embedding_length(config["hidden_size"])
@@ -59,7 +62,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_dimension_count(int(head_dim * config.get("partial_rotary_factor", 1.0)))
+    writer.add_rope_dimension_count(int(share * config["hidden_size"]) // config["num_attention_heads"])
     writer.add_rope_freq_base(config.get("rope_theta", rope.get("rope_theta", 10000.0)))
     writer.add_sliding_window(config.get("sliding_window") or 0)
     if _is_longrope(rope):
@@ -99,9 +102,12 @@ def _rope_slots(config: dict[str, Any]) -> Iterator[Slot]:
             yield Slot(f"rope_factors_{kind}.weight", factors.shape, "F32", [factors])
 
 
-def _slots(folded: Folded, layers: int, file_type: FileType) -> Iterator[Slot]:
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.PHI3, layers)
+def _slots(folded: Folded, config: dict[str, Any], file_type: FileType) -> Iterator[Slot]:
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.PHI3, config["num_hidden_layers"])
     for name in folded.base.names():
+        # transformers ties the head to the embedding and does not read it; llama.cpp would.
+        if name == HEAD and config.get("tie_word_embeddings"):
+            continue
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise InputError(f"the base has a tensor {name!r}", "the tensors of a Phi-3 model only")

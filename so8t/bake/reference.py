@@ -59,7 +59,7 @@ class Live:
 
     logits: list[Floats]
     embeddings: list[Floats]  # [tokens, hidden] of each image
-    answer: Answer
+    answer: Answer | None  # where there are images
 
 
 @torch.inference_mode()

@@ -1,8 +1,8 @@
 """bake: measure everything that was baked against the live adapter model, and refuse it where it falls short."""
 
 import gc
-import shutil
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,131 +11,172 @@ import torch
 from so8t import durable, models
 from so8t.artifacts import Artifact, hash_file
 from so8t.bake import checks
+from so8t.bake.chats import plain_chats
 from so8t.bake.config import Bake
-from so8t.bake.fold import provenance
+from so8t.bake.f32 import measure_f32
 from so8t.bake.gate import Gate, write_gates
-from so8t.bake.gguf_model import write_model
-from so8t.bake.parity import Parity
+from so8t.bake.live import live_system, load_text
+from so8t.bake.material import Material, material_of, provenance
+from so8t.bake.measured import Measured
+from so8t.bake.parity import Floats, Parity
 from so8t.bake.quantize import model_gguf
-from so8t.bake.reference import Chats, Live, ask_folded, ask_live, load_folded, load_live, read_chats
-from so8t.errors import DamagedArtifact, ResourceError
+from so8t.bake.reference import Chats, Live, ask_folded, ask_live, load_folded, read_chats
+from so8t.errors import DamagedArtifact
 from so8t.progress import Progress
-from so8t.so8.merge import Folded, Tensors, read_train_adapter
+from so8t.so8.vit import Vision
 
 if TYPE_CHECKING:
     from so8t.step import Facts, Inputs
 
 STAGES = 6
 MODEL_SUFFIXES = (".safetensors", ".gguf")
+NF4: models.Dtype = "nf4"
 
 
 def run(config: Bake, inputs: "Inputs", out: Path, progress: Progress) -> "Facts":
-    """Write gates.json, gates.md and files.json; GateFailed names every missed gate, its number and its limit."""
+    """Write gates.json, gates.md, files.json and measured.json; GateFailed names every missed gate, its number and its limit."""
     started = time.monotonic()
     if progress.machine.threads:
         torch.set_num_threads(progress.machine.threads)
-    quantized = {
-        role.removeprefix("quantized."): artifact for role, artifact in inputs.items() if role.startswith("quantized.")
-    }
-    progress.update(0, STAGES, "hashing the model files")
-    durable.write_json(out / "files.json", list_files({"fold": inputs["fold"], **quantized}))
-    gates, measured = _measure(config, inputs, quantized, out, progress)
+    bench = Bench(config, inputs, out, progress)
+    gates = bench.measure()
     write_gates(out, gates)
     progress.update(STAGES, STAGES, f"{len(gates)} gates passed")
     return {
         "gates": {gate.name: gate.value for gate in gates},
-        "parity": {name: parity.facts() for name, parity in measured.items()},
+        "parity": {name: parity.facts() for name, parity in bench.measured.parities.items()},
+        "trained_on": bench.trained_on,
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
-def _measure(
-    config: Bake, inputs: "Inputs", quantized: dict[str, Artifact], out: Path, progress: Progress
-) -> tuple[list[Gate], dict[str, Parity]]:
-    gates, threads = config.gates, progress.machine.threads
-    base, fold = inputs["base"].path, inputs["fold"].path
-    f16 = model_gguf(fold / "gguf")
-    name = f16.name.removesuffix("-F16.gguf")
-    tokenizer = models.load_tokenizer(fold / "hf")
-    chats = read_chats(inputs["data"].path, tokenizer, gates)
+class Bench:
+    """The baked files beside what they are measured against; each model is loaded when a measurement needs it."""
 
-    progress.update(1, STAGES, "live adapter model")
-    live = _live(inputs, chats, gates.answer_tokens_max)
-    progress.update(2, STAGES, "folded model")
-    folded = Folded(Tensors.of_model(base), read_train_adapter(inputs["train"].path))
-    model = load_folded(base, folded)
-    plain = ask_folded(model, chats)
-    del model
-    gc.collect()
-    fold_parity = Parity()
-    for ids, reference, found in zip(chats.ids, live.logits, plain, strict=True):
-        fold_parity.add(reference, found, ids)
+    def __init__(self, config: Bake, inputs: "Inputs", out: Path, progress: Progress) -> None:
+        self.limits, self.out, self.inputs, self.progress = config.gates, out, inputs, progress
+        quantized = {
+            role.removeprefix("quantized."): artifact
+            for role, artifact in inputs.items()
+            if role.startswith("quantized.")
+        }
+        self.hf = inputs["fold"].path / "hf"
+        f16 = model_gguf(inputs["fold"].path / "gguf")
+        self.name = f16.name.removesuffix("-F16.gguf")
+        self.mmproj = f16.with_name(f"{self.name}-mmproj-F16.gguf")
+        self.files = {"F16": f16} | {
+            kind: artifact.path / f"{self.name}-{kind}.gguf" for kind, artifact in quantized.items()
+        }
+        progress.update(0, STAGES, "hashing the model files")
+        rows = list_files({"fold": inputs["fold"], **quantized})
+        durable.write_json(out / "files.json", rows)
+        self.sha256 = {Path(row["path"]).name: str(row["sha256"]) for row in rows}
+        self.measured = Measured(out)
+        self.material: Material = material_of(inputs)
+        self.tokenizer = models.load_tokenizer(self.hf)
+        self.chats: Chats = self._chats()
+        self.trained_on = str(inputs["train"].manifest.config.get("adapter", {}).get("base_dtype", ""))
 
-    progress.update(3, STAGES, "F32 GGUF")
-    notes = provenance(inputs)
-    measured = {"fold": fold_parity}
-    measured["F32"] = _measure_f32(out, base, folded, fold / "hf", name, notes, chats, plain, threads)
-    del plain
-    files = {"F16": f16, **{kind: artifact.path / f"{name}-{kind}.gguf" for kind, artifact in quantized.items()}}
-    for kind, path in files.items():
-        progress.update(4, STAGES, f"{kind} GGUF")
-        measured[kind] = checks.measure(path, chats.ids, live.logits, threads)
+    def _chats(self) -> Chats:
+        if "data" in self.inputs:
+            return read_chats(self.inputs["data"].path, self.tokenizer, self.limits)
+        tower = Vision.read(self.material.vision / "config.json") if self.material.vision else None
+        return plain_chats(self.tokenizer, self.limits, tower)
 
-    progress.update(5, STAGES, "tokenizer, metadata, images")
-    texts = checks.tokenizer_texts(tokenizer, chats.prompts)
-    mmproj = fold / "gguf" / f"{name}-mmproj-F16.gguf"
-    found_gates = [
-        Gate("live against folded, relative logit error", fold_parity.relative_error, gates.fold_error_max),
-        Gate(
-            "transformers against F32 GGUF, max logit difference", measured["F32"].difference_max, gates.f32_logit_max
-        ),
-        Gate("F16 top-1", measured["F16"].top1, gates.f16_top1_min, ">="),
-        Gate("F16 mean KL", measured["F16"].kl, gates.f16_kl_max),
-        Gate("F16 logits not finite", measured["F16"].not_finite, 0),
-        *(gate for kind in quantized for gate in checks.loss_gates(kind, measured[kind], gates.quantized.of(kind))),
-        *checks.tokenizer_gates(f16, tokenizer, texts),
-        *(gate for kind, path in files.items() for gate in _file_gates(path, kind, tokenizer, fold / "hf", name)),
-        checks.finite_gate(mmproj),
-        *checks.image_gates(f16, mmproj, live, chats, tokenizer, gates, threads),
-    ]
-    return found_gates, measured
+    @cached_property
+    def live(self) -> Live:
+        """What the live adapter model says. The models are never in memory together."""
+        self.progress.update(1, STAGES, "live adapter model")
+        if self.material.vision is None:
+            return Live(self._ask(load_text(self.material)), [], None)
+        stop = models.stop_ids(self.material.base)
+        with live_system(self.material) as system:
+            return ask_live(system, self.chats, stop, self.limits.answer_tokens_max)
+
+    @cached_property
+    def plain(self) -> list[Floats]:
+        """What the weights folded from float64 say in transformers."""
+        self.progress.update(2, STAGES, "folded model")
+        return self._ask(load_folded(self.material.base, self.material.text))
+
+    def _ask(self, model: Any) -> list[Floats]:
+        logits = ask_folded(model, self.chats)
+        del model
+        gc.collect()
+        return logits
+
+    def measure(self) -> list[Gate]:
+        """Every gate, in the order of the table."""
+        gates = self._folding_gates()
+        for kind, path in self.files.items():
+            self.measured.parity(kind, self.sha256[path.name], lambda kind=kind, path=path: self._file(kind, path))  # type: ignore[misc]
+        gates += self._loss_gates()
+        self.progress.update(5, STAGES, "tokenizer, metadata, images")
+        texts = checks.tokenizer_texts(self.tokenizer, self.chats.prompts)
+        gates += checks.tokenizer_gates(self.files["F16"], self.tokenizer, texts)
+        for kind, path in self.files.items():
+            gates += checks.metadata_gates(path, self.tokenizer, self.hf, self.name)
+            gates += [*checks.type_gates(path, kind), checks.finite_gate(path)]
+        if self.material.vision:
+            gates.append(checks.finite_gate(self.mmproj))
+            both = self.sha256[self.files["F16"].name] + self.sha256[self.mmproj.name]
+            gates += self.measured.gates("images", both, self._images)
+        return gates
+
+    def _folding_gates(self) -> list[Gate]:
+        fold = self.measured.parity("fold", "", lambda: compared(self.live.logits, self.plain, self.chats.ids))
+        f32 = self.measured.parity("F32", "", self._f32)
+        # The logits of a real vocabulary take gigabytes.
+        self.__dict__.pop("plain", None)
+        gates = [
+            Gate("live against folded, relative logit error", fold.relative_error, self.limits.fold_error_max),
+            Gate("transformers against F32 GGUF, max logit difference", f32.difference_max, self.limits.f32_logit_max),
+        ]
+        if self.trained_on == NF4:
+            trained = self.measured.parity(NF4, "", self._trained)
+            gates.append(Gate("4-bit base of the training against what is baked, mean KL", trained.kl, self.limits.trained_kl_max))  # fmt: skip
+        return gates
+
+    def _loss_gates(self) -> list[Gate]:
+        f16 = self.measured.parities["F16"]
+        gates = [
+            Gate("F16 top-1", f16.top1, self.limits.f16_top1_min, ">="),
+            Gate("F16 mean KL", f16.kl, self.limits.f16_kl_max),
+            Gate("F16 logits not finite", f16.not_finite, 0),
+        ]
+        for kind in self.files:
+            if kind != "F16":
+                gates += checks.loss_gates(kind, self.measured.parities[kind], self.limits.quantized.of(kind))
+        return gates
+
+    def _f32(self) -> Parity:
+        self.progress.update(3, STAGES, "F32 GGUF")
+        notes = provenance(self.inputs, self.material)
+        path = self.out / f"{self.name}-F32.gguf{durable.TMP_SUFFIX}"
+        return measure_f32(
+            path, self.material, self.name, notes, self.chats.ids, self.plain, self.progress.machine.threads
+        )
+
+    def _file(self, kind: str, path: Path) -> Parity:
+        self.progress.update(4, STAGES, f"{kind} GGUF")
+        return checks.measure(path, self.chats.ids, self.live.logits, self.progress.machine.threads)
+
+    def _trained(self) -> Parity:
+        self.progress.update(3, STAGES, "live adapter on the 4-bit base")
+        return compared(self._ask(load_text(self.material, NF4)), self.live.logits, self.chats.ids)
+
+    def _images(self) -> list[Gate]:
+        return checks.image_gates(
+            self.files["F16"], self.mmproj, self.live, self.chats, self.tokenizer, self.limits, self.progress.machine.threads
+        )  # fmt: skip
 
 
-def _file_gates(path: Path, kind: str, tokenizer: Any, hf: Path, name: str) -> list[Gate]:
-    return [*checks.metadata_gates(path, tokenizer, hf, name), *checks.type_gates(path, kind), checks.finite_gate(path)]
-
-
-def _live(inputs: "Inputs", chats: Chats, answer_tokens_max: int) -> Live:
-    """Ask the live model and let it go: the folded one needs the memory."""
-    system = load_live(inputs["base"].path, inputs["train"].path)
-    live = ask_live(system, chats, models.stop_ids(inputs["base"].path), answer_tokens_max)
-    del system
-    gc.collect()
-    return live
-
-
-def _measure_f32(
-    out: Path,
-    base: Path,
-    folded: Folded,
-    tokenizer: Path,
-    name: str,
-    notes: dict[str, str],
-    chats: Chats,
-    plain: list[Any],
-    threads: int,
-) -> Parity:
-    """Parity of an F32 GGUF that exists only for this measurement."""
-    needed = 4 * sum(int(torch.Size(folded.base.info(tensor).shape).numel()) for tensor in folded.base.names())
-    free = shutil.disk_usage(out).free
-    if free < needed:
-        raise ResourceError(f"{free / 1e9:.1f} GB are free at {out}", f"{needed / 1e9:.1f} GB for a passing F32 copy")
-    path = out / f"{name}-F32.gguf{durable.TMP_SUFFIX}"
-    try:
-        write_model(path, base, folded, tokenizer, name, "F32", notes, lambda done, total: None)
-        return checks.measure(path, chats.ids, plain, threads)
-    finally:
-        path.unlink(missing_ok=True)
+def compared(reference: list[Floats], found: list[Floats], ids: list[list[int]]) -> Parity:
+    """The parity of two models' logits on the same texts."""
+    parity = Parity()
+    for tokens, wanted, have in zip(ids, reference, found, strict=True):
+        parity.add(wanted, have, tokens)
+    return parity
 
 
 def list_files(artifacts: dict[str, Artifact]) -> list[dict[str, Any]]:

@@ -20,6 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="auto|PATH",
         help="train and four_class only: go on from the newest checkpoint that verifies (auto, the default) or from this folder",
     )
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help="bake only: an adapter folder of ours or of PEFT's (LoRA, OFT), without the steps before")  # fmt: skip
+    parser.add_argument("--base", type=Path, metavar="DIR", help="bake only: the folder of the Phi-3 model that the adapter was trained on")  # fmt: skip
+    parser.add_argument(
+        "--model-name",
+        default="",
+        metavar="NAME",
+        help="with --adapter: the baked model's name (default: bake.fold.name)",
+    )
     parser.add_argument("--progress-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--error-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--die-with-stdin", action="store_true", help=argparse.SUPPRESS)
@@ -47,8 +55,14 @@ def main(options: argparse.Namespace) -> int:
         if os.environ.get("RANK", "0") != "0":
             assist(ref, config, Store(config.home()))
             return 0
+        alone = _alone(options)
         sink: Sink = JsonLines(options.progress_file) if options.progress_file else PlainLines()
-        artifact = execute(ref, config, Store(config.home()), (sink,))
+        if alone:
+            from so8t.bake.alone import bake_alone
+
+            artifact = bake_alone(config, Store(config.home()), *alone, options.model_name, (sink,))
+        else:
+            artifact = execute(ref, config, Store(config.home()), (sink,))
     except BaseException as error:
         # Of several processes the first to fail says why; the others then only miss it.
         if options.error_file and not (os.environ.get("WORLD_SIZE") and options.error_file.exists()):
@@ -61,6 +75,15 @@ def main(options: argparse.Namespace) -> int:
     else:
         sys.stdout.write(f"{options.name}: content {manifest.content[:12]}  {artifact.path}\n")
     return 0
+
+
+def _alone(options: argparse.Namespace) -> tuple[Path, Path] | None:
+    """(base, adapter) of a bake without the steps before; ConfigError where that is not what was said."""
+    if options.adapter is None and options.base is None and not options.model_name:
+        return None
+    if options.name != "bake" or options.adapter is None or options.base is None:
+        raise ConfigError("--adapter, --base or --model-name", "so8t step bake with both --adapter DIR and --base DIR")
+    return options.base.absolute(), options.adapter.absolute()
 
 
 def _resume(options: argparse.Namespace) -> list[str]:

@@ -8,6 +8,7 @@ Weights are read row slice by row slice from safetensors, so that no tensor is e
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,25 +38,32 @@ HALF_MAX = float(np.finfo(np.float16).max)
 
 def rotations(generators: NDArray[Any], alpha: float, rotation_map: str = "cayley") -> Floats64:
     """R `[blocks, 8, 8]` of generators `[blocks, 28]`: (I - alpha A/2)^-1 (I + alpha A/2), or exp(alpha A)."""
-    rows, columns = np.triu_indices(BLOCK, 1)
-    skew = np.zeros((len(generators), BLOCK, BLOCK))
-    skew[:, rows, columns] = generators
-    skew[:, columns, rows] = -skew[:, rows, columns]
+    skew = skew_of(generators)
     if rotation_map == "expm":
         exponential: Floats64 = expm(alpha * skew)
         return exponential
     half = alpha / 2 * skew
-    identity = np.eye(BLOCK)
+    identity = np.eye(skew.shape[-1])
     solved: Floats64 = np.linalg.solve(identity - half, identity + half).astype(np.float64, copy=False)
     return solved
 
 
+def skew_of(entries: NDArray[Any]) -> Floats64:
+    """Skew matrices `[blocks, b, b]` of their upper triangles, row by row, `[blocks, b (b - 1) / 2]`."""
+    size = (1 + math.isqrt(1 + 8 * entries.shape[1])) // 2
+    rows, columns = np.triu_indices(size, 1)
+    skew = np.zeros((len(entries), size, size))
+    skew[:, rows, columns] = entries
+    skew[:, columns, rows] = -skew[:, rows, columns]
+    return skew
+
+
 @dataclass(frozen=True)
 class Change:
-    """What an adapter does to one linear; any part may be absent."""
+    """What an adapter does to one linear; any part may be absent. PEFT's blocks may have another size b than 8."""
 
     r_out: Floats64 | None = None  # [out/8, 8, 8]
-    r_in: Floats64 | None = None  # [in/8, 8, 8]
+    r_in: Floats64 | None = None  # [in/b, b, b]
     lora_a: Floats64 | None = None  # [r, in], scaled
     lora_b: Floats64 | None = None  # [out, r]
 
@@ -90,7 +98,7 @@ def _left(blocks: Floats64, weight: Floats64) -> Floats64:
 
 def _right(weight: Floats64, blocks: Floats64) -> Floats64:
     rows, columns = weight.shape
-    grouped = weight.reshape(rows, -1, BLOCK).transpose(1, 0, 2)
+    grouped = weight.reshape(rows, -1, blocks.shape[-1]).transpose(1, 0, 2)
     rotated: Floats64 = np.matmul(grouped, blocks).transpose(1, 0, 2).reshape(rows, columns)
     return rotated
 
@@ -153,13 +161,18 @@ def _change(module: str, have: dict[str, Floats64], alpha: float, lora_scale: fl
 
 def read_train_adapter(train: Path) -> Adapter:
     """The language model's adapter of a train artifact."""
-    header = durable.read_json(train / "adapter" / "adapter.json")
+    return read_adapter_folder(train / "adapter")
+
+
+def read_adapter_folder(folder: Path) -> Adapter:
+    """An adapter folder of ours; InputError where it is of another format."""
+    header = durable.read_json(folder / "adapter.json")
     if header.get("format") != FORMAT or header.get("map") not in MAPS:
         raise InputError(
-            f"{train}: adapter format {header.get('format')!r}, map {header.get('map')!r}",
+            f"{folder}: adapter format {header.get('format')!r}, map {header.get('map')!r}",
             f"{FORMAT!r}, one of {', '.join(MAPS)}",
         )
-    path = train / "adapter" / "adapter.safetensors"
+    path = folder / "adapter.safetensors"
     return read_adapter(path, header["alpha"], header["lora_scale"], header["token_ids"], header["map"])
 
 
@@ -284,7 +297,7 @@ class Folded:
 def _check_fit(name: str, change: Change, shape: tuple[int, ...]) -> None:
     have = {
         "so8_out": change.r_out is None or len(change.r_out) * BLOCK == shape[0],
-        "so8_in": change.r_in is None or len(change.r_in) * BLOCK == shape[1],
+        "so8_in": change.r_in is None or len(change.r_in) * change.r_in.shape[-1] == shape[1],
         "lora_a": change.lora_a is None or change.lora_a.shape[1] == shape[1],
         "lora_b": change.lora_b is None or change.lora_b.shape[0] == shape[0],
     }

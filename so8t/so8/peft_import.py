@@ -40,9 +40,25 @@ def import_peft(source: Path, out: Path, base: Path | None = None, tolerance: fl
     of the nearest rotations, which are what is written. `base` is needed where a whole embedding or head was
     saved, or the rows of one of the two only.
     """
-    config = _config(source)
+    config = read_config(source)
+    parts, rows = read_parts(source)
+    scale = 1.0
+    if config["peft_type"] == "OFT":
+        parts = {name: _generators(name, half, config, tolerance) for name, half in parts.items()}
+    else:
+        parts, scale = _scaled(parts, config)
+    ids, found_rows = token_rows(rows, config, base)
+    saved = Saved({**parts, **found_rows}, lora_scale=scale, token_ids={str(token): token for token in ids})
+    saved.write(out)
+    return saved
+
+
+def read_parts(source: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The adapter's tensors by our names, and rows of embedding and head by PEFT's; InputError for any other."""
     parts: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}
+    if not (source / TENSORS).is_file():
+        raise InputError(f"there is no {source / TENSORS}", "the adapter's weights as safetensors, not as a pickle")
     for key, tensor in load_file(source / TENSORS).items():
         path = key.removeprefix(PREFIX)
         module, _, kind = path.removesuffix(".weight").rpartition(".")
@@ -52,18 +68,11 @@ def import_peft(source: Path, out: Path, base: Path | None = None, tolerance: fl
             parts[f"{module}.{PART_OF[kind]}"] = tensor.float()
         else:
             raise InputError(f"{source} holds {key}", f"{', '.join(PART_OF)}, rows of embedding and head")
-    scale = 1.0
-    if config["peft_type"] == "OFT":
-        parts = {name: _generators(name, half, config, tolerance) for name, half in parts.items()}
-    else:
-        parts, scale = _scaled(parts, config)
-    ids, token_rows = _token_rows(rows, config, base)
-    saved = Saved({**parts, **token_rows}, lora_scale=scale, token_ids={str(token): token for token in ids})
-    saved.write(out)
-    return saved
+    return parts, rows
 
 
-def _config(source: Path) -> dict[str, Any]:
+def read_config(source: Path) -> dict[str, Any]:
+    """adapter_config.json; InputError for settings that mean another computation than plain OFT or LoRA."""
     path = source / CONFIG
     if not path.is_file():
         raise InputError(f"there is no {path}", "a folder that PEFT's save_pretrained wrote")
@@ -85,12 +94,9 @@ def _generators(name: str, half: Tensor, config: Mapping[str, Any], tolerance: f
     """A [blocks, 28] of PEFT's Q [blocks, 28]."""
     if half.shape[1:] != (GENERATORS,):
         raise InputError(f"{name} has the shape {tuple(half.shape)}", f"[blocks, {GENERATORS}]: blocks of {BLOCK}")
-    # Absent means true, as it does to PEFT.
-    if not config.get("use_cayley_neumann", True):
+    if not is_series(name, config):
         return 2 * half
-    if "peft_version" not in config:
-        raise InputError(f"{name} is a Neumann series from before peft 0.18, which was another one", "a newer adapter")
-    series = _neumann(skew(half.double()), config.get("num_cayley_neumann_terms", 5)).mT
+    series = neumann(skew(half.double()), config.get("num_cayley_neumann_terms", 5)).mT
     left, _, right = torch.linalg.svd(series)
     nearest = left @ right
     distance = float((series - nearest).abs().max())
@@ -103,7 +109,16 @@ def _generators(name: str, half: Tensor, config: Mapping[str, Any], tolerance: f
     return inverse_cayley(nearest).float()
 
 
-def _neumann(q: Tensor, terms: int) -> Tensor:
+def is_series(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether PEFT took the Neumann series instead of the exact Cayley map; absent means true, as it does to PEFT."""
+    if not config.get("use_cayley_neumann", True):
+        return False
+    if "peft_version" not in config:
+        raise InputError(f"{name} is a Neumann series from before peft 0.18, which was another one", "a newer adapter")
+    return True
+
+
+def neumann(q: Tensor, terms: int) -> Tensor:
     """PEFT's series of (I + Q)(I - Q)^-1: I + 2 Q + .. + 2 Q^(terms - 2) + Q^(terms - 1), for 4 terms and more."""
     if terms < 4:
         raise InputError(f"num_cayley_neumann_terms: {terms}", "at least 4", "train with use_cayley_neumann: false")
@@ -113,13 +128,15 @@ def _neumann(q: Tensor, terms: int) -> Tensor:
 
 def _scaled(parts: Mapping[str, Tensor], config: Mapping[str, Any]) -> tuple[dict[str, Tensor], float]:
     """The parts and their one scale; where PEFT has several, they go into lora_b."""
-    scales = {name: _scale(name.removesuffix(".lora_b"), config) for name in parts if name.endswith(".lora_b")}
+    scales = {name: scale_of(name.removesuffix(".lora_b"), config) for name in parts if name.endswith(".lora_b")}
     if len(set(scales.values())) == 1:
         return dict(parts), next(iter(scales.values()))
     return {name: tensor * scales.get(name, 1.0) for name, tensor in parts.items()}, 1.0
 
 
-def _scale(module: str, config: Mapping[str, Any]) -> float:
+def scale_of(module: str, config: Mapping[str, Any]) -> float:
+    """LoRA's factor of one module: alpha / r, or alpha / sqrt(r), with the patterns that name it."""
+
     def of(patterns: str, default: str) -> float:
         found = [value for key, value in (config.get(patterns) or {}).items() if re.match(rf"(.*\.)?({key})$", module)]
         return float(found[0] if found else config[default])
@@ -128,7 +145,7 @@ def _scale(module: str, config: Mapping[str, Any]) -> float:
     return of("alpha_pattern", "lora_alpha") / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _token_rows(
+def token_rows(
     rows: Mapping[str, Tensor], config: Mapping[str, Any], base: Path | None
 ) -> tuple[list[int], dict[str, Tensor]]:
     """The ids whose rows differ from the base's, and their rows in embedding and head."""

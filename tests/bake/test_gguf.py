@@ -130,9 +130,8 @@ def test_vocabulary_types_and_scores(world):
     vocabulary = read_vocabulary(folder, size)
     kinds = dict(zip(vocabulary.pieces, vocabulary.types, strict=True))
     assert len(kinds) == size
-    assert kinds["<unk>"] == gguf.TokenType.UNKNOWN
     assert kinds["<0x0A>"] == gguf.TokenType.BYTE
-    assert kinds["<|user|>"] == gguf.TokenType.CONTROL
+    assert kinds["<unk>"] == kinds["<|user|>"] == gguf.TokenType.CONTROL
     assert kinds["</s>"] == kinds["<final>"] == kinds["<|allow|>"] == gguf.TokenType.USER_DEFINED
     assert kinds[f"[PAD{size - 1}]"] == gguf.TokenType.UNUSED
     with pytest.raises(InputError, match="ids below the vocab_size"):
