@@ -200,7 +200,7 @@ def test_an_unusable_base_is_refused_with_its_reason(base, tmp_path, break_it, s
     folder = _copy(base, tmp_path)
     break_it(folder)
     with pytest.raises(InputError, match=says) as refused:
-        models.load_base(folder)
+        models.check_base(folder)
     assert refused.value.exit_code == 2
 
 

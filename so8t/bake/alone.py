@@ -37,7 +37,9 @@ def bake_alone(
     # Named for the tokenizer where nothing is asked for: llama.cpp decides by it what white space means.
     name = name or (config.bake.fold.name if strips_right(material.tokenizer) else NAME_WITHOUT_PHI3)
     section = config.bake.model_copy(update={"fold": config.bake.fold.model_copy(update={"name": name})})
-    return _Baking(config, store, sinks).run(section, {"base": _artifact(base), "train": _artifact(train)})
+    return _Baking(config, store, sinks).run(
+        section, {"base": folder_as_artifact(base), "train": folder_as_artifact(train)}
+    )
 
 
 class _Baking:
@@ -64,7 +66,7 @@ def _train_of(adapter: Path) -> Path:
     return adapter.parent if inside_of_a_training and (adapter.parent / MANIFEST).is_file() else adapter
 
 
-def _artifact(folder: Path) -> Artifact:
+def folder_as_artifact(folder: Path) -> Artifact:
     """A folder in an artifact's place; DamagedArtifact where it is one, and not as its manifest says."""
     if (folder / MANIFEST).is_file():
         problems = check_hashes(folder)
