@@ -8,19 +8,17 @@ because those are there already. Each part first looks what is there, so a run t
 whose answer was lost, goes on where it stood, and a second run sends nothing.
 """
 
-import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import GitRefs, RepoFile
-from huggingface_hub.utils import disable_progress_bars
 
-from so8t.errors import DamagedArtifact, InputError, ResourceError, StepFailed
+from so8t.errors import InputError, StepFailed
+from so8t.upload.client import demand_hash, matches
 from so8t.upload.config import HubTarget
 from so8t.upload.repository import Entry
 from so8t.upload.retry import Backoff, patiently
@@ -48,24 +46,28 @@ class Receipt:
 
 
 class Publisher:
-    """One publication of `entries`; `content` names it."""
+    """One publication of `entries` to the target's repository of one kind; `content` names it."""
 
     def __init__(
-        self, target: HubTarget, entries: list[Entry], content: str, report: Report, backoff: Backoff | None = None
-    ) -> None:
-        disable_progress_bars()
-        self.repo_id, self.private = target.repo_id, target.private
+        self, api: HfApi, target: HubTarget, kind: str, entries: list[Entry], content: str, report: Report,
+        backoff: Backoff,
+    ) -> None:  # fmt: skip
+        self.api, self.backoff = api, backoff
+        self.repo_id, self.private, self.gated = target.repo_ids()[kind], target.private, target.gated
         self.entries, self.report = entries, report
         self.staging, self.tag = f"staging-{content[:12]}", f"content-{content[:12]}"
-        self.backoff = backoff or Backoff()
         self.done_bytes = 0
         self.sent: set[str] = set()
-        self.api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=require_token())
+
+    def prepare(self) -> bool:
+        """Make the repository where it is absent, or refuse it; give whether it is private. Nothing is sent yet."""
+        private = self._repository()
+        self._gate()
+        return private
 
     def publish(self) -> Receipt:
         """Publish everything, or raise; safe to call again at any point."""
-        self._patiently(self.api.whoami, "asking who the token belongs to")
-        private = self._repository()
+        private = self.prepare()
         if self._differences(MAIN):
             self._stage()
             self._commit(MAIN)
@@ -95,6 +97,12 @@ class Publisher:
                 "choose another repo_id, make the repository private, or set upload.target.private=false",
             )
         return private
+
+    def _gate(self) -> None:
+        """Have readers ask for access before there is anything to read."""
+        if self.gated:
+            change = partial(self.api.update_repo_settings, self.repo_id, gated=self.gated)
+            self._patiently(change, f"gating {self.repo_id}")
 
     def _create(self) -> bool:
         self.api.create_repo(self.repo_id, private=self.private)
@@ -219,35 +227,3 @@ class Publisher:
 
         self._patiently(tag, f"tagging {self.tag}")
         self._demand(self.tag)
-
-
-def require_token() -> str:
-    """The token of HF_TOKEN or of `hf auth login`; ResourceError where there is none. It is never logged or stored."""
-    token: str | None = get_token()
-    if not token:
-        raise ResourceError(
-            "no Hugging Face token", "HF_TOKEN in the environment, or a login", "run `hf auth login`, or set HF_TOKEN"
-        )
-    return token
-
-
-def demand_hash(entry: Entry, found: str) -> None:
-    """DamagedArtifact where a file is no longer what its manifest says."""
-    if found != entry.sha256:
-        raise DamagedArtifact(f"{entry.source} changed while it was published")
-
-
-def matches(remote: RepoFile | None, entry: Entry) -> bool:
-    """Whether the Hub's file has our bytes: sha256 of a large object, git blob id of a regular file."""
-    if remote is None or remote.size != entry.size_bytes:
-        return False
-    if remote.lfs is not None:
-        return bool(remote.lfs.sha256 == entry.sha256)
-    return bool(remote.blob_id == git_blob_id(entry))
-
-
-def git_blob_id(entry: Entry) -> str:
-    """sha1 over git's header and the file's bytes; only small files are regular ones on the Hub."""
-    data = entry.source.read_bytes()
-    demand_hash(entry, hashlib.sha256(data).hexdigest())
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

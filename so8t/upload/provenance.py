@@ -4,6 +4,7 @@ Artifacts are named by content, which is what an input counts by. Keys, code and
 the receipt, because they may differ between runs that made the same bytes.
 """
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,19 @@ from so8t.errors import InputError
 from so8t.step import Inputs
 from so8t.upload.repository import Entry
 
+# What leads from one sample to its source; no text of it is published.
+SAMPLE_FIELDS = (
+    "id",
+    "source",
+    "revision",
+    "file",
+    "row",
+    "licence",
+    "licence_evidence",
+    "modality",
+    "language",
+    "label_source",
+)
 ROW_FIELDS = ("split", "source", "revision", "licence", "language", "modality")
 SPLITS = ("train", "validation", "test", "labelled", "nsfw")
 SEPARATOR = ";"
@@ -48,6 +62,22 @@ def count_rows(data: Path) -> list[dict[str, Any]]:
     return [{**dict(zip(ROW_FIELDS, row, strict=True)), "rows": count} for row, count in sorted(counts.items())]
 
 
+def write_samples(path: Path, data: Path) -> int:
+    """Every sample of the prepared data by id, with split and source, one JSON line each; gives their number."""
+    import pyarrow.parquet as pq
+
+    count = 0
+    with durable.open_for_write(path) as file:
+        for split in SPLITS:
+            found = data / f"{split}.parquet"
+            for batch in pq.ParquetFile(found).iter_batches(columns=list(SAMPLE_FIELDS)) if found.is_file() else ():
+                for row in batch.to_pylist():
+                    text = json.dumps({"split": split, **row}, ensure_ascii=False, separators=(",", ":"))
+                    file.write(f"{text}\n".encode())
+                    count += 1
+    return count
+
+
 def check_licences(rows: list[dict[str, Any]], allowed: set[str]) -> None:
     """InputError where a row's licence is none of those that its collection allowed: the gate was passed by."""
     for row in rows:
@@ -64,6 +94,14 @@ def allowed_licences(collected: Path) -> set[str]:
     """What the sources' own gates allowed."""
     listed = durable.read_json(collected / "sources.json")["sources"]
     return {licence.strip().lower() for source in listed for licence in source["allowed"]}
+
+
+def datasets(collected: Path) -> list[str]:
+    """Ids of the Hub's datasets that rows were taken from."""
+    listed = durable.read_json(collected / "sources.json")["sources"]
+    return sorted(
+        {str(s["id"]) for s in listed if str(s.get("kind", "")).startswith("hub") and s["passed"] and s.get("id")}
+    )
 
 
 def attributions(collected: Path) -> list[str]:

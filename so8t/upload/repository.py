@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from so8t.artifacts import Artifact, check_hashes, hash_file
@@ -34,7 +34,11 @@ FILES = (
     ("bake", "files.json", "eval/model_files.json"),
 )
 # Files that this step writes itself.
-MADE = ("README.md", "Modelfile", "provenance.json", "SHA256SUMS")
+MADE = ("README.md", "Modelfile", "provenance.json", "provenance_samples.jsonl", "SHA256SUMS")
+# Kind of a repository of its own: the folders that go there, and what they are called there.
+SHARES = {"adapter": (("adapter/", ""), ("head/", "head/")), "gguf": (("gguf/", ""),)}
+# Every repository has these.
+SHARED = frozenset({"LICENSE"})
 SUFFIXES = frozenset(
     {
         ".csv",
@@ -68,6 +72,35 @@ class Entry:
     sha256: str
     role: str = ""  # empty: made by this step
     file: str = ""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One repository to publish: `kind` is model, adapter or gguf, `root` where this step wrote its own files."""
+
+    kind: str
+    root: Path
+    entries: list[Entry]
+
+
+def share(entries: list[Entry], kinds: Collection[str]) -> dict[str, list[Entry]]:
+    """Deal the files out to the kinds of repositories there are; what has none of its own goes to `model`."""
+    dealt: dict[str, list[Entry]] = {kind: [] for kind in kinds}
+    for entry in entries:
+        kind, path = _share_of(entry.path, kinds)
+        dealt[kind].append(replace(entry, path=path))
+        if entry.path in SHARED:
+            for other in dealt.keys() - {kind}:
+                dealt[other].append(entry)
+    return {kind: sorted(some, key=lambda entry: entry.path) for kind, some in dealt.items()}
+
+
+def _share_of(path: str, kinds: Collection[str]) -> tuple[str, str]:
+    for kind in SHARES.keys() & set(kinds):
+        for folder, name in SHARES[kind]:
+            if path.startswith(folder):
+                return kind, name + path.removeprefix(folder)
+    return "model", path
 
 
 def verify_inputs(inputs: Mapping[str, Artifact], progress: Progress) -> None:

@@ -11,8 +11,8 @@ MEASURES = {"accuracy": "accuracy", "macro_f1": "f1"}
 Results = dict[str, Any]
 
 
-def eval_results(results: Results, data_content: str) -> list[EvalResult]:
-    """One entry a measure for each baked system (A and B are in the card's tables).
+def eval_results(results: Results, data_content: str, prefix: str = "C-") -> list[EvalResult]:
+    """One entry a measure for each baked system whose name begins so (A and B are in the card's tables).
 
     Entries of one task share everything but metric name and arguments: the client's index drops what
     differs elsewhere (huggingface_hub 2.4).
@@ -20,7 +20,7 @@ def eval_results(results: Results, data_content: str) -> list[EvalResult]:
     found = []
     for task, systems in sorted(results["tasks"].items()):
         for system, r in sorted(systems.items()):
-            if not system.startswith("C-") or "accuracy" not in r:
+            if not system.startswith(prefix) or "accuracy" not in r:
                 continue
             for measure in ("accuracy", "macro_f1"):
                 interval = r[f"{measure}_interval"]

@@ -171,12 +171,17 @@ def lfs_verify(c: Context, body: bytes) -> Answer:
 
 
 def commit(c: Context, body: bytes) -> Answer:
-    repo = c.repo(write=True)
-    trusting = c.hub.xet is not None
-    oid = c.hub.store.commit(
-        repo, c.named["rev"], [json.loads(line) for line in body.splitlines() if line], trusting=trusting
-    )
-    return as_json({"success": True, "commitOid": oid, "commitUrl": f"{c.hub.url}/{repo.id}/commit/{oid}"})
+    repo, branch = c.repo(write=True), c.named["rev"]
+    lines = [json.loads(line) for line in body.splitlines() if line]
+    more = {}
+    if c.flag("create_pr"):
+        number = repo.open_pull(
+            next(line["value"]["summary"] for line in lines if line["key"] == "header"), branch, "open"
+        )
+        branch = f"refs/pr/{number}"
+        more["pullRequestUrl"] = f"{c.hub.url}/{repo.id}/discussions/{number}"
+    oid = c.hub.store.commit(repo, branch, lines, trusting=c.hub.xet is not None)
+    return as_json({"success": True, "commitOid": oid, "commitUrl": f"{c.hub.url}/{repo.id}/commit/{oid}", **more})
 
 
 def xet_token(c: Context, body: bytes) -> Answer:
@@ -232,7 +237,14 @@ def refs(c: Context, body: bytes) -> Answer:
             {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": oid} for name, oid in sorted(names.items())
         ]
 
-    return as_json({"branches": shape("heads", repo.branches), "tags": shape("tags", repo.tags), "converts": []})
+    plain = {name: oid for name, oid in repo.branches.items() if not name.startswith("refs/pr/")}
+    pulls = [
+        {"name": name, "ref": name, "targetCommit": oid}
+        for name, oid in sorted(repo.branches.items())
+        if name not in plain
+    ]
+    more = {"pullRequests": pulls} if c.flag("include_prs") else {}
+    return as_json({"branches": shape("heads", plain), "tags": shape("tags", repo.tags), "converts": [], **more})
 
 
 def branch(c: Context, body: bytes) -> Answer:

@@ -6,13 +6,15 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub.community import ROUTES as COMMUNITY
 from tests.hub.routes import ROUTES, Answer, Context, as_json
 from tests.hub.store import READ_TOKEN, WRITE_TOKEN, HubError, HubStore, Repo
 
@@ -29,6 +31,7 @@ class Request:
     status: int
     body_bytes: int
     range: str = ""
+    repeated: bool = False  # sends a large object that was here already, whole
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Fault:
     skip: int = 0  # this many requests pass before
     headers: tuple[tuple[str, str], ...] = ()
     cut: int = -1  # the request is carried out, and its body ends after so many bytes
+    stall_s: float = 0.0  # the answer comes so late
 
 
 class _Server(ThreadingHTTPServer):
@@ -66,6 +70,8 @@ class HubServer:
         self.resolved_bytes = 0
         # Where hf_xet keeps what it is given; a token for this folder is what the Hub's storage servers would hand out.
         self.xet: Path | None = None
+        # Told of each request and its moment, before or after it is carried out; it may end the client.
+        self.witness: Callable[[Request, str], None] = lambda request, moment: None
         self._lock = self.counting = threading.Lock()
         handler = type("Bound", (Handler,), {"hub": self})
         self._server = _Server(("127.0.0.1", port), handler)
@@ -88,6 +94,10 @@ class HubServer:
     def drop(self, route: str, times: int = 1, *, applied: bool = False, skip: int = 0) -> None:
         """The next requests of a route get no answer; with `applied` they are carried out all the same."""
         self.add_fault(route=route, times=times, applied=applied, skip=skip)
+
+    def stall(self, route: str, stall_s: float, times: int = 1, *, applied: bool = False, skip: int = 0) -> None:
+        """The answers to the next requests of a route come so late."""
+        self.add_fault(route=route, times=times, applied=applied, skip=skip, stall_s=stall_s)
 
     def cut(self, route: str, size_bytes: int, times: int = 1, *, skip: int = 0) -> None:
         """The bodies of the next requests of a route end early."""
@@ -149,30 +159,27 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         body = self._body()
         route, call, match = "unknown", None, None
-        for name, method, pattern, function in ROUTES:
+        for name, method, pattern, function in (*COMMUNITY, *ROUTES):
             match = re.fullmatch(pattern, url.path) if self.command in method.split() else None
             if match:
                 route, call = name, function
                 break
         query = parse_qs(url.query, keep_blank_values=True)
         time.sleep(self.hub.delays.get(route, 0.0))
+        named = match.groupdict() if match else {}
+        whole = route == "lfs-put" and self.hub.store.has_object(named["oid"])
+        request = Request(self.command, self.path, route, 0, len(body), self.headers.get("Range", ""), whole)
+        self.hub.witness(request, "before")
         fault = self.hub.take_fault(route)
         cut = fault.cut if fault else -1
         if fault and not fault.applied and cut < 0:
             answer = as_json({"error": "as asked by the test"}, fault.status or 500, dict(fault.headers))
         else:
             answer = self._answer(call, match, query, body)
+            self.hub.witness(request, "after")
         dropped = fault is not None and fault.status == 0 and cut < 0
-        self.hub.log(
-            Request(
-                self.command,
-                self.path,
-                route,
-                0 if dropped else answer.status,
-                len(body),
-                self.headers.get("Range", ""),
-            )
-        )
+        self.hub.log(replace(request, status=0 if dropped else answer.status))
+        time.sleep(fault.stall_s if fault else 0.0)
         if dropped:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

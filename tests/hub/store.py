@@ -58,6 +58,8 @@ class Repo:
     # The Hub's tags lag behind the card, or lack what it says; None: they follow it.
     licence_tags: list[str] | None = None
     disabled: bool = False
+    # Pull requests by number from 1: title, status and the branch they go to; their heads are branches `refs/pr/<n>`.
+    pulls: list[dict[str, str]] = field(default_factory=list)
 
     def resolve(self, revision: str) -> str:
         """The commit of a branch, tag or oid."""
@@ -71,6 +73,12 @@ class Repo:
     def tree(self, revision: str) -> dict[str, File]:
         """Files at a revision."""
         return self.commits[self.resolve(revision)].tree
+
+    def open_pull(self, title: str, onto: str, status: str) -> int:
+        """Open a pull request; its number."""
+        self.pulls.append({"title": title, "status": status, "onto": onto})
+        self.branches[f"refs/pr/{len(self.pulls)}"] = self.branches[onto]
+        return len(self.pulls)
 
     def append(self, branch: str, title: str, tree: dict[str, File]) -> str:
         """Put a commit on a branch."""
@@ -99,13 +107,16 @@ class HubStore:
         self.root = root
         self.lock = threading.RLock()
         self.repos: dict[tuple[str, str], Repo] = {}
+        self.collections: dict[str, dict[str, Any]] = {}
         for name in ("lfs", "blobs", "parts"):
             (root / name).mkdir(parents=True, exist_ok=True)
         if (root / "state.json").exists():
             self._read()
 
     def _read(self) -> None:
-        for raw in json.loads((self.root / "state.json").read_text(encoding="utf-8")):
+        state = json.loads((self.root / "state.json").read_text(encoding="utf-8"))
+        self.collections = state["collections"]
+        for raw in state["repos"]:
             commits = {
                 oid: Commit(c["parent"], c["title"], {path: File(**file) for path, file in c["tree"].items()})
                 for oid, c in raw.pop("commits").items()
@@ -115,7 +126,8 @@ class HubStore:
     def save(self) -> None:
         """Write the state, whole or not at all."""
         temporary = self.root / "state.json.tmp"
-        temporary.write_text(json.dumps([asdict(repo) for repo in self.repos.values()]), encoding="utf-8", newline="\n")
+        state = {"repos": [asdict(repo) for repo in self.repos.values()], "collections": self.collections}
+        temporary.write_text(json.dumps(state), encoding="utf-8", newline="\n")
         temporary.replace(self.root / "state.json")
 
     def get(self, kind: str, repo_id: str, role: str) -> Repo:

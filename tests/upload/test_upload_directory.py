@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from so8t import durable
 from so8t.artifacts import hash_file
@@ -19,7 +19,7 @@ from so8t.upload.modelfile import check_template, render
 from so8t.upload.repository import check_entries, gather
 from so8t.upload.results import eval_results
 from so8t.upload.scan import scan, scan_text
-from tests.upload.made import NAME, TEMPLATE, make_inputs, publish, results
+from tests.upload.made import NAME, REVISION, TEMPLATE, make_inputs, publish, results
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +58,13 @@ def test_provenance_leads_from_every_file_to_the_sources(home, inputs):
     artifact, _ = publish(home, inputs, Upload())
     found = durable.read_json(artifact.path / "repository" / "provenance.json")
     published = set(tree(artifact.path / "repository"))
-    assert set(found["files"]) == published - {"README.md", "Modelfile", "provenance.json", "SHA256SUMS"}
+    assert set(found["files"]) == published - {
+        "README.md",
+        "Modelfile",
+        "provenance.json",
+        "provenance_samples.jsonl",
+        "SHA256SUMS",
+    }
     for entry in found["files"].values():
         assert entry["content"] in found["artifacts"]
     reached, waiting = set(), {found["files"][f"gguf/{NAME}-Q8_0.gguf"]["content"]}
@@ -69,6 +75,12 @@ def test_provenance_leads_from_every_file_to_the_sources(home, inputs):
     assert reached == {"bake.quantize", "bake.fold", "train", "preprocess", "collect", "collect.source", "collect.base"}
     assert sum(row["rows"] for row in found["data"]) == 8
     assert {(row["licence"], len(row["revision"])) for row in found["data"]} == {("mit", 40)}
+    lines = (artifact.path / "repository" / "provenance_samples.jsonl").read_text(encoding="utf-8").splitlines()
+    samples = [json.loads(line) for line in lines]
+    assert [row["id"] for row in samples] == [f"r{number}" for number in range(8)]
+    assert {row["split"] for row in samples} == {"train", "validation", "test", "nsfw"}
+    assert {(row["source"], row["revision"], row["row"]) for row in samples} == {("lab/set", REVISION, -1)}
+    assert "prompt" not in samples[0]
 
 
 def test_card_reads_back_as_it_was_written(home, inputs):
@@ -90,10 +102,16 @@ def test_card_reads_back_as_it_was_written(home, inputs):
 
 def test_lost_results_are_noticed():
     """The client's index drops results that differ in arguments of the data set: such a card must not pass."""
-    evaluated = eval_results(results(), "0" * 64)
+    wanted = ModelCardData(license="mit", model_name="x", eval_results=eval_results(results(), "0" * 64))
     text = "---\nlicense: mit\nmodel-index:\n- name: x\n  results: []\n---\n"
     with pytest.raises(StepFailed, match="read back as 0"):
-        check_round_trip(text, evaluated)
+        check_round_trip(text, wanted)
+
+
+def test_other_lost_metadata_are_noticed():
+    with pytest.raises(StepFailed, match="other values of base_model"):
+        check_round_trip("---\nlicense: 'no'\n---\n", ModelCardData(license="no", base_model="lab/base"))
+    check_round_trip("---\nlicense: mit\n---\n", ModelCardData(license="mit"))
 
 
 def test_interrupted_copy_goes_on_and_keeps_what_is_whole(home, inputs, tmp_path):

@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
+import httpx2
 import huggingface_hub.constants
 import pytest
+from huggingface_hub import ModelCard
 
 from so8t.artifacts import Store
 from so8t.errors import DamagedArtifact, InputError, ResourceError, StepFailed
@@ -17,12 +14,11 @@ from so8t.upload.config import HubTarget, Upload
 from so8t.upload.hub import Publisher
 from so8t.upload.retry import Backoff
 from tests.hub import READ_TOKEN, WRITE_TOKEN, HubServer
+from tests.upload.made import NAME, as_json, publish, results
 from tests.upload.made import artifact as make
-from tests.upload.made import as_json, publish, results
 
 REPO = "tester/so8t-demo"
 QUICK = Backoff(first_s=0.01, longest_s=0.05, patience_s=20.0)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -30,7 +26,7 @@ def hub(tmp_path, home, monkeypatch):
     # The client's own six tries pause for seconds; ours come after them.
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("so8t.upload.hub.Backoff", lambda: QUICK)
+    monkeypatch.setattr("so8t.upload.publication.Backoff", lambda: QUICK)
     with HubServer(tmp_path / "hub", part_bytes=100_000, page_entries=7) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", WRITE_TOKEN)
@@ -115,7 +111,9 @@ def test_lost_connections_and_lost_answers(hub, home, inputs, applied):
 
 
 def test_waiting_ends_with_an_error(hub, home, inputs, monkeypatch):
-    monkeypatch.setattr("so8t.upload.hub.Backoff", lambda: Backoff(first_s=0.01, longest_s=0.01, patience_s=0.3))
+    monkeypatch.setattr(
+        "so8t.upload.publication.Backoff", lambda: Backoff(first_s=0.01, longest_s=0.01, patience_s=0.3)
+    )
     hub.fail("commit", 503, times=100_000)
     with pytest.raises(StepFailed, match="no success in 0 s of committing to staging"):
         publish(home, inputs, to_hub())
@@ -175,6 +173,92 @@ def test_file_that_changes_after_the_check_is_noticed(hub, home, inputs, monkeyp
     assert set(hub.repo(REPO).tree("main")) == {".gitattributes"}
 
 
+def test_three_repositories_and_a_collection(hub, home, inputs):
+    gguf, adapter = f"{REPO}-gguf", f"{REPO}-adapter"
+    config = to_hub(gguf_repo_id=gguf, adapter_repo_id=adapter, collection="SO8T models", gated="manual")
+    artifact, facts = publish(home, inputs, config)
+    assert [r["repo_id"] for r in facts["repositories"]] == [REPO, adapter, gguf]
+    assert facts["verified"] == facts["files"]
+    trees = {name: set(hub.repo(name).tree("main")) - {".gitattributes"} for name in (REPO, adapter, gguf)}
+    every = {"README.md", "LICENSE", "provenance.json", "SHA256SUMS"}
+    assert trees[gguf] == every | {"Modelfile", f"{NAME}-F16.gguf", f"{NAME}-Q8_0.gguf", f"{NAME}-mmproj-F16.gguf"}
+    assert {"adapter.safetensors", "vision/adapter.safetensors", "head/head.json"} | every <= trees[adapter]
+    assert {
+        "model-00001-of-00001.safetensors",
+        "eval/report.md",
+        "data_card.md",
+        "provenance_samples.jsonl",
+    } | every <= trees[REPO]
+    assert not [path for path in trees[REPO] if path.startswith(("gguf/", "adapter/", "head/")) or path == "Modelfile"]
+    for name in trees:
+        assert hub.repo(name).gated == "manual"
+        sums = hub.store.read("models", name, "SHA256SUMS").decode().splitlines()
+        assert {line.split("  ")[1] for line in sums} == trees[name] - {"SHA256SUMS"}
+    assert "FROM ./" + NAME + "-Q8_0.gguf" in hub.store.read("models", gguf, "Modelfile").decode()
+    cards = {name: ModelCard(hub.store.read("models", name, "README.md").decode()) for name in trees}
+    assert (cards[gguf].data.base_model, cards[gguf].data.base_model_relation) == (REPO, "quantized")
+    assert {result.metric_name for result in cards[REPO].data.eval_results} == {
+        "accuracy of C-F16",
+        "macro_f1 of C-F16",
+    }
+    assert len(cards[gguf].data.eval_results) == 4
+    assert cards[adapter].data.eval_results is None
+    assert f"(https://huggingface.co/{REPO}/blob/main/eval/report.md)" in cards[gguf].text
+    (collection,) = hub.store.collections.values()
+    assert [item["id"] for item in collection["items"]] == [REPO, adapter, gguf]
+    assert facts["collection"] == f"{hub.url}/collections/{collection['slug']}"
+    before = (hub.sent_bytes(), hub.count("commit"), hub.count("collection-items"))
+    artifact.path.rename(home.with_name("aside"))
+    publish(home, inputs, config)
+    assert (hub.sent_bytes(), hub.count("commit"), hub.count("collection-items")) == before
+
+
+def test_every_repository_is_judged_before_anything_is_sent(hub, home, inputs):
+    hub.store.create("models", f"{REPO}-gguf", private=False)
+    with pytest.raises(InputError, match="so8t-demo-gguf exists and is public"):
+        publish(home, inputs, to_hub(gguf_repo_id=f"{REPO}-gguf"))
+    assert hub.sent_bytes() == 0
+
+
+def test_public_collection_is_refused_and_lost_answers_make_no_second_one(hub, home, inputs):
+    for route in ("collections", "create-collection", "collection", "collection-items"):
+        hub.drop(route, times=2, applied=True)
+    publish(home, inputs, to_hub(collection="SO8T"))
+    (collection,) = hub.store.collections.values()
+    assert [item["id"] for item in collection["items"]] == [REPO]
+    collection["private"] = False
+    with pytest.raises(InputError, match="the collection 'SO8T' exists and is public"):
+        publish(home, inputs, to_hub(collection="SO8T", gguf_repo_id=f"{REPO}-gguf"))
+
+
+def test_silence_is_a_lost_connection(hub, home, inputs, monkeypatch):
+    """The client's own requests have no limit of time: a server that never answers would hold the run for ever."""
+    monkeypatch.setattr("so8t.upload.client.TIMEOUT", httpx2.Timeout(0.3))
+    for route in ("info", "lfs-put", "commit"):
+        hub.stall(route, 1.0, applied=True)
+    artifact, _ = publish(home, inputs, to_hub())
+    check_published(hub, artifact)
+    assert len(hub.repo(REPO).commits) == 3
+
+
+def test_told_to_be_offline_it_says_so(hub, home, inputs, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ResourceError, match="HF_HUB_OFFLINE is set"):
+        publish(home, inputs, to_hub())
+
+
+def test_incomplete_benchmark_is_not_published(hub, home, inputs):
+    lacking = make(Store(home), "benchmark", {"results.json": as_json({**results(), "complete": False})}, key="d" * 64)
+    with pytest.raises(InputError, match="the benchmark is incomplete"):
+        publish(home, {**inputs, "benchmark": lacking}, to_hub())
+    assert hub.requests == []
+
+
+def test_repositories_must_differ():
+    with pytest.raises(ValueError, match="must name different repositories"):
+        HubTarget(kind="hub", repo_id="a/b", gguf_repo_id="A/b")
+
+
 def test_publishes_by_xet_as_the_released_client_does(hub, home, inputs, monkeypatch, tmp_path):
     """The client's default way for large files, with hf_xet's own local store behind it."""
     pytest.importorskip("hf_xet")
@@ -210,33 +294,3 @@ def test_commit_by_someone_else_in_between_is_refused(hub, home, inputs, monkeyp
         publish(home, inputs, to_hub())
     artifact, _ = publish(home, inputs, to_hub())
     check_published(hub, artifact)
-
-
-def test_killed_in_the_middle_goes_on_without_sending_again(hub, home, inputs):
-    config = to_hub().model_dump_json()
-    command = [sys.executable, "-m", "tests.upload.made", str(home), config]
-    environment = {**os.environ, "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
-    hub.delays["lfs-put"] = 0.1
-    child = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while hub.count("lfs-verify") < 3 and time.monotonic() < deadline:
-        assert child.poll() is None, "ended before it could be killed"
-        time.sleep(0.02)
-    child.kill()
-    child.wait()
-    time.sleep(0.4)  # what the server still had in hand
-    there = {path.name for path in (hub.store.root / "lfs").iterdir()}
-    assert len(there) >= 3
-    assert hub.count("commit") == 0
-    hub.delays.clear()
-    already = len(hub.requests)
-    done = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
-    )
-    assert done.returncode == 0, done.stderr
-    again = {r.path.split("/")[2].split("?")[0] for r in hub.requests[already:] if r.route == "lfs-put"}
-    assert again
-    assert not again & there, "an object that was whole on the Hub was sent again"
-    facts = json.loads(done.stdout)
-    assert facts["verified"] == facts["files"]
-    assert hub.repo(REPO).branches["main"] == facts["oid"]
