@@ -197,7 +197,7 @@ STEPS: dict[str, Step] = {
             volatile=frozenset({"speed.json"}),
         ),
         Step(
-            "upload", "so8t.upload.run", 1,
+            "upload", "so8t.upload.run", 2,
             section=lambda config, part: config.upload,
             needs=lambda config, part: {
                 "base": BASE, "collected": COLLECT, "data": PREPROCESS, "train": TRAIN,

@@ -69,3 +69,5 @@ class Upload(Section):
         "produce such material, and none is part of this repository."
     )
     """What the card says about adult material."""
+    accepted_findings: tuple[Annotated[str, Field(pattern=r"^\S+: \S.*$")], ...] = ()
+    """What the search for secrets, personal data and paths found and you judged to be none, as `FILE: RULE`."""

@@ -42,7 +42,8 @@ def run(config: Upload, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     progress.update(0, 1, "looking for secrets, personal data and paths")
     for repository in repositories:
         check_entries(repository.entries)
-    refuse_findings([finding for repository in repositories for finding in scan(repository.entries, known)])
+    findings = [finding for repository in repositories for finding in scan(repository.entries, known)]
+    refuse_findings(findings, config.accepted_findings)
     durable.write_json(
         out / "files.json",
         [

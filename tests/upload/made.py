@@ -4,7 +4,16 @@ import json
 import os
 import random
 import sys
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import safetensors.numpy
+from gguf import GGUFWriter
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from so8t import durable, records
 from so8t.artifacts import Artifact, Store, hash_json
@@ -72,6 +81,39 @@ def some_bytes(seed: int, size: int = MODEL_BYTES) -> bytes:
     return random.Random(seed).randbytes(size)  # noqa: S311
 
 
+def tensor_bytes(seed: int, size: int = MODEL_BYTES, metadata: dict[str, str] | None = None) -> bytes:
+    """A safetensors file."""
+    return safetensors.numpy.save(
+        {"weight": np.frombuffer(some_bytes(seed, size), np.uint8)}, metadata or {"format": "pt"}
+    )
+
+
+def gguf_bytes(texts: dict[str, str], tokens: Sequence[str] = (), seed: int = 0, size: int = 400) -> bytes:
+    """A GGUF file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "x.gguf"
+        writer = GGUFWriter(path, "phi3")
+        for key, text in texts.items():
+            writer.add_string(key, text)
+        if tokens:
+            writer.add_token_list(list(tokens))
+        writer.add_tensor("weight", np.frombuffer(some_bytes(seed, size), np.int8))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path.read_bytes()
+
+
+def png_bytes(texts: dict[str, str] | None = None) -> bytes:
+    """A picture."""
+    info, file = PngInfo(), BytesIO()
+    for key, text in (texts or {"Software": "matplotlib"}).items():
+        info.add_text(key, text)
+    Image.frombytes("RGB", (8, 8), some_bytes(10, 192)).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
 def hf_files() -> dict[str, bytes]:
     tokens = [{"id": 100 + i, "content": text, "special": True} for i, text in enumerate(SPECIAL)]
     shape = {"max_position_embeddings": 4096, "original_max_position_embeddings": 512}
@@ -81,7 +123,7 @@ def hf_files() -> dict[str, bytes]:
         "hf/tokenizer.json": as_json({"added_tokens": tokens, "model": {"vocab": {"a@b.com": 1}}}),
         "hf/tokenizer_config.json": as_json({"add_bos_token": False}),
         "hf/chat_template.jinja": TEMPLATE.encode(),
-        "hf/model-00001-of-00001.safetensors": some_bytes(1),
+        "hf/model-00001-of-00001.safetensors": tensor_bytes(1),
         "hf/model.safetensors.index.json": as_json({"weight_map": {}}),
     }
 
@@ -147,10 +189,10 @@ def make_inputs(
     train = artifact(
         store, "train",
         {
-            "adapter/adapter.safetensors": some_bytes(2, 5_000), "adapter/adapter.json": as_json({"format": "so8t-adapter-1"}),
-            "tokenizer/tokenizer.json": b"{}\n", "vision/model.safetensors": some_bytes(3, 5_000),
-            "vision/adapter.safetensors": some_bytes(4, 500), "vision/config.json": b"{}\n",
-            "head/head.safetensors": some_bytes(5, 500), "head/head.json": b"{}\n",
+            "adapter/adapter.safetensors": tensor_bytes(2, 5_000), "adapter/adapter.json": as_json({"format": "so8t-adapter-1"}),
+            "tokenizer/tokenizer.json": b"{}\n", "vision/model.safetensors": tensor_bytes(3, 5_000),
+            "vision/adapter.safetensors": tensor_bytes(4, 500), "vision/config.json": b"{}\n",
+            "head/head.safetensors": tensor_bytes(5, 500), "head/head.json": b"{}\n",
             "metrics.json": b"{}\n", "history.jsonl": b'{"step": 1, "loss": 0.5}\n', "progress.jsonl": b"{}\n",
         },
         inputs={"data": data, "base": base}, volatile={"progress.jsonl"},
@@ -158,13 +200,13 @@ def make_inputs(
     fold = artifact(
         store, "bake.fold",
         {
-            **hf_files(), "vision/model.safetensors": some_bytes(6, 5_000), "vision/config.json": b"{}\n",
-            f"gguf/{NAME}-F16.gguf": b"GGUF" + some_bytes(7), f"gguf/{NAME}-mmproj-F16.gguf": b"GGUF" + some_bytes(8, 9_000),
+            **hf_files(), "vision/model.safetensors": tensor_bytes(6, 5_000), "vision/config.json": b"{}\n",
+            f"gguf/{NAME}-F16.gguf": gguf_bytes({}, seed=7, size=MODEL_BYTES), f"gguf/{NAME}-mmproj-F16.gguf": gguf_bytes({}, seed=8, size=9_000),
         },
         config={"name": NAME}, inputs={"base": base, "train": train},
     )  # fmt: skip
     quantized = artifact(
-        store, "bake.quantize", {f"{NAME}-Q8_0.gguf": b"GGUF" + some_bytes(9, MODEL_BYTES // 2)},
+        store, "bake.quantize", {f"{NAME}-Q8_0.gguf": gguf_bytes({}, seed=9, size=MODEL_BYTES // 2)},
         config={"type": "Q8_0"}, inputs={"fold": fold},
     )  # fmt: skip
     gates = [{"name": "parity", "value": 1e-6, "limit": 1e-5, "sense": "<=", "passed": True, "detail": ""}]
@@ -174,7 +216,7 @@ def make_inputs(
     )  # fmt: skip
     benchmark = artifact(
         store, "benchmark",
-        {"results.json": as_json(results()), "report.md": report, "forest.png": b"\x89PNG" + some_bytes(10, 200), "speed.json": b"{}\n"},
+        {"results.json": as_json(results()), "report.md": report, "forest.png": png_bytes(), "speed.json": b"{}\n"},
         inputs={"train": train, "bake": bake}, volatile={"speed.json"},
     )  # fmt: skip
     return {

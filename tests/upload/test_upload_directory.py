@@ -19,7 +19,17 @@ from so8t.upload.modelfile import check_template, render
 from so8t.upload.repository import check_entries, gather
 from so8t.upload.results import eval_results
 from so8t.upload.scan import scan, scan_text
-from tests.upload.made import NAME, REVISION, TEMPLATE, make_inputs, publish, results
+from tests.upload.made import (
+    NAME,
+    REVISION,
+    TEMPLATE,
+    gguf_bytes,
+    make_inputs,
+    png_bytes,
+    publish,
+    results,
+    tensor_bytes,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,11 +190,16 @@ def test_damaged_input_stops_before_anything_is_written(home, inputs, tmp_path):
         ("call 090-1234-5678", "Japanese phone number"),
         ("個人番号 1234-5678-9012", "My Number"),
         ("paid with 4111 1111 1111 1111", "card number"),
+        ("電話 ０９０−１２３４−５６７８", "Japanese phone number"),
+        ("電話 09012345678", "Japanese phone number"),
+        ("電話 03(1234)5678", "Japanese phone number"),
+        ("read /mnt/disk2/corpus/a.txt", "folder of a machine"),
+        (r'{"model": "D:\\models\\phi"}', "Windows folder"),
     ],
 )
 def test_secrets_and_personal_data_are_found_and_not_shown(report, rule):
-    findings = list(scan_text("eval/report.md", f"# Report\n\n{report}\n", {}))
-    assert [(f.path, f.line) for f in findings] == [("eval/report.md", 3)]
+    findings = list(scan_text("eval/report.md", ["# Report", "", report], {}))
+    assert [(f.path, f.where) for f in findings] == [("eval/report.md", "line 3")]
     assert findings[0].rule.startswith(rule)
     assert report.split()[-1] not in str(findings[0])
 
@@ -202,11 +217,55 @@ def test_a_finding_stops_it_before_anything_leaves(home, tmp_path):
     assert not target.exists()
 
 
-def test_model_files_are_searched_too(home, inputs):
-    path = inputs["fold"].path / "gguf" / "x-F16.gguf"
-    path.write_bytes(b"GGUF\x00\x01" + b"trained in /home/someone/models/" + b"\x00" * 50)
-    entry = replace(gather(inputs)[0], path="gguf/x-F16.gguf", source=path)
-    assert [str(f) for f in scan([entry], {})] == ["gguf/x-F16.gguf: home folder of a user"]
+def found_in(inputs, name, path):
+    entry = replace(gather(inputs)[0], path=name, source=path)
+    return [str(finding) for finding in scan([entry], {})]
+
+
+def test_metadata_of_gguf_files_are_searched(inputs, tmp_path):
+    path = tmp_path / "x.gguf"
+    tokens = ["<unk>", "a@b.com", "plain"]
+    path.write_bytes(
+        gguf_bytes({"general.description": "写真 /home/someone/写真/", "general.author": "taro@gmail.com"}, tokens)
+    )
+    assert found_in(inputs, "gguf/x.gguf", path) == [
+        "gguf/x.gguf, general.description: home folder of a user", "gguf/x.gguf, general.author: mail address",
+    ]  # fmt: skip
+    path.write_bytes(gguf_bytes({}, [f"hf_{'a1B2' * 9}"]))
+    assert found_in(inputs, "gguf/x.gguf", path) == ["gguf/x.gguf, tokenizer.ggml.tokens: Hugging Face token"]
+
+
+def test_metadata_of_safetensors_and_pictures_are_searched(inputs, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(tensor_bytes(1, 400, {"saved_by": "taro.yamada@gmail.com", "path": "/Users/taro/x/y"}))
+    assert set(found_in(inputs, "x.safetensors", path)) == {
+        "x.safetensors, saved_by: mail address", "x.safetensors, path: home folder of a user"
+    }  # fmt: skip
+    path = tmp_path / "x.png"
+    path.write_bytes(png_bytes({"Source": "see /tmp/pytest/x"}))
+    assert found_in(inputs, "eval/x.png", path) == ["eval/x.png, Source: temporary folder"]
+
+
+def test_binary_file_that_is_not_what_its_name_says_is_refused(inputs, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    for name in ("x.gguf", "x.safetensors", "x.png"):
+        with pytest.raises(InputError, match="cannot be searched"):
+            found_in(inputs, name, path)
+
+
+def test_tokenizer_model_is_searched_to_its_end(inputs, tmp_path):
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(b"\x00" * (17 << 20) + b"\x01/home/someone/corpus.txt\x00")
+    assert found_in(inputs, "tokenizer.model", path) == ["tokenizer.model, text in it: home folder of a user"]
+
+
+def test_finding_that_was_judged_harmless_passes(home):
+    inputs = make_inputs(home, report=b"# Report\nsee /home/someone/x\n")
+    config = Upload(accepted_findings=("eval/report.md: mail address",))
+    with pytest.raises(InputError, match="home folder of a user"):
+        publish(home, inputs, config)
+    publish(home, inputs, Upload(accepted_findings=("eval/report.md: home folder of a user",)))
 
 
 def test_the_environments_own_token_and_the_homes_path_are_found(home, monkeypatch):
@@ -224,11 +283,13 @@ def test_the_environments_own_token_and_the_homes_path_are_found(home, monkeypat
         "2025-11-07 12:00:00, ISO 9241-210, chapters 03-12",
         "https://huggingface.co/lab/model and s3://bucket/home/x",
         "relative/home/user and ./tmp/x",
+        "what does /etc/passwd hold? and/or data/work/x, 24/7/365",
+        r"Q:\nWhat is it?\nA:\ndata, f:\\mathbb{R}",
         "kill -9 1234 5678",
     ],
 )
 def test_harmless_text_passes(text):
-    assert list(scan_text("eval/report.md", text, {})) == []
+    assert list(scan_text("eval/report.md", [text], {})) == []
 
 
 def test_rows_under_another_licence_stop_it(home):
