@@ -21,6 +21,7 @@ from so8t import durable, errors
 from so8t.artifacts import Artifact, Store
 from so8t.config import Config
 from so8t.errors import Interrupted, So8tError, StepFailed, UserError
+from so8t.launcher import launcher
 from so8t.progress import Sink, follow
 from so8t.step import Ref, plan
 
@@ -52,28 +53,18 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
     files = {kind: logs / f"{name}.{suffix}" for kind, suffix in _FILES.items()}
     durable.write_text(files["config"], config.model_dump_json(indent=2))
     files["error"].unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        *_launcher(ref, config),
-        "so8t",
-        "step",
-        ref.step,
-        "--config",
-        str(files["config"]),
-    ]
-    command += ["--home", str(store.home), "--progress-file", str(files["progress"])]
-    command += ["--error-file", str(files["error"]), "--die-with-stdin"]
+    command = ["so8t", "step", ref.step, "--config", str(files["config"]), "--home", str(store.home)]
+    command += ["--progress-file", str(files["progress"]), "--error-file", str(files["error"]), "--die-with-stdin"]
     if ref.part:
         command += ["--part", ref.part]
-    with files["log"].open("ab") as log:
+    with files["log"].open("ab") as log, launcher(processes_of(ref, config)) as launched:
         process = subprocess.Popen(  # noqa: S603
-            command,
+            [sys.executable, "-m", *launched.module, *command],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=Path(__file__).parent.parent,
-            env=_environment(ref, config),
+            env={**_environment(ref, config), **launched.environment},
             start_new_session=os.name != "nt",
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -92,13 +83,6 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
     if found is None:
         raise StepFailed(f"{ref} ended with exit code 0 but left no artifact {planned.key[:12]}; see {files['log']}")
     return found
-
-
-def _launcher(ref: Ref, config: Config) -> list[str]:
-    """torchrun's module, where the step is shared by several processes; its workers inherit standard input."""
-    if processes_of(ref, config) == 1:
-        return []
-    return ["torch.distributed.run", "--standalone", f"--nproc-per-node={config.machine.processes}", "-m"]
 
 
 def processes_of(ref: Ref, config: Config) -> int:

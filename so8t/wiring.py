@@ -121,7 +121,7 @@ STEPS: dict[str, Step] = {
             needs=lambda config, part: {f"source.{name}": Ref("collect.source", name) for name in _sources(config)},
         ),
         Step(
-            "preprocess.classes", "so8t.preprocess.classes", 2,
+            "preprocess.classes", "so8t.preprocess.classes", 3,
             section=_classifier,
             needs=lambda config, part: {"collected": COLLECT, "base": BASE},
             parts=_classes,
@@ -133,7 +133,7 @@ STEPS: dict[str, Step] = {
             needs=_preprocess_needs,
         ),
         Step(
-            "train.search", "so8t.search.run", 1,
+            "train.search", "so8t.search.run", 2,
             section=lambda config, part: config.search_run(),
             needs=_search_needs,
             parts=_searched,
@@ -143,7 +143,7 @@ STEPS: dict[str, Step] = {
             session="followed",
         ),
         Step(
-            "train", "so8t.train.run", 2,
+            "train", "so8t.train.run", 3,
             section=lambda config, part: config.train,
             needs=_train_needs,
             child=True,
@@ -151,7 +151,7 @@ STEPS: dict[str, Step] = {
             session="own",
         ),
         Step(
-            "four_class", "so8t.four_class.run", 1,
+            "four_class", "so8t.four_class.run", 2,
             section=lambda config, part: config.four_class.pinned(),
             needs=_four_class_needs,
             child=True,

@@ -1,5 +1,6 @@
 """Running the real command, as a user would."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -43,6 +44,17 @@ def _tree_bytes(process: psutil.Process) -> int:
         except psutil.NoSuchProcess:
             continue
     return total
+
+
+def listeners(pid: int) -> set[str]:
+    """Addresses on which a process or one below it takes connections just now."""
+    found = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for member in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                connections = member.net_connections("inet")
+                found |= {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    return found
 
 
 def command(*arguments: str, home: Path, environment: dict[str, str] | None = None) -> Ended:

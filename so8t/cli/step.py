@@ -5,9 +5,19 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from so8t.cli import add_config_arguments, raise_on_signals
 from so8t.errors import ConfigError
+
+if TYPE_CHECKING:
+    from so8t.artifacts import Artifact
+    from so8t.config import Config
+    from so8t.progress import Sink
+    from so8t.step import Ref
+
+# torchrun says by it who is who.
+RANK = "RANK"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
     from so8t.artifacts import Store
     from so8t.config import load_config
     from so8t.progress import JsonLines, PlainLines, Sink
-    from so8t.step import Ref, assist, execute, steps
+    from so8t.step import Ref, assist, steps
 
     raise_on_signals()
     known = steps().get(options.name)
@@ -52,7 +62,7 @@ def main(options: argparse.Namespace) -> int:
     try:
         config = load_config(options.config, [*options.overrides, *_resume(options)], options.home)
         ref = Ref(options.name, options.part)
-        if os.environ.get("RANK", "0") != "0":
+        if os.environ.get(RANK, "0") != "0":
             assist(ref, config, Store(config.home()))
             return 0
         alone = _alone(options)
@@ -62,7 +72,7 @@ def main(options: argparse.Namespace) -> int:
 
             artifact = bake_alone(config, Store(config.home()), *alone, options.model_name, (sink,))
         else:
-            artifact = execute(ref, config, Store(config.home()), (sink,))
+            artifact = _make(ref, config, (sink,))
     except BaseException as error:
         # Of several processes the first to fail says why; the others then only miss it.
         if options.error_file and not (os.environ.get("WORLD_SIZE") and options.error_file.exists()):
@@ -84,6 +94,19 @@ def _alone(options: argparse.Namespace) -> tuple[Path, Path] | None:
     if options.name != "bake" or options.adapter is None or options.base is None:
         raise ConfigError("--adapter, --base or --model-name", "so8t step bake with both --adapter DIR and --base DIR")
     return options.base.absolute(), options.adapter.absolute()
+
+
+def _make(ref: "Ref", config: "Config", sinks: "tuple[Sink, ...]") -> "Artifact":
+    """Here and now, or by torchrun where several processes share the step and none has been started for it yet."""
+    from so8t import child
+    from so8t.artifacts import Store
+    from so8t.attempt import logs_of
+    from so8t.step import execute
+
+    store = Store(config.home())
+    if RANK in os.environ or child.processes_of(ref, config) == 1:
+        return execute(ref, config, store, sinks)
+    return child.run(ref, config, store, sinks, logs_of(store.home))
 
 
 def _resume(options: argparse.Namespace) -> list[str]:

@@ -21,10 +21,11 @@ WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_
 
 
 class MicroBatch:
-    """`size` is the one that lasts: changed by `commit` only."""
+    """`size` is the one that lasts: changed by `commit` only, which calls it `name`."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, name: str = "micro_batch") -> None:
         self.size = self._trying = size
+        self.name = name
 
     def attempt(self, compute: Callable[[int], T]) -> T:
         """`compute(size)`, which must begin from nothing each time; ResourceError where one sample is too many."""
@@ -59,7 +60,7 @@ class MicroBatch:
         if self._trying == self.size:
             return {}
         self.size = self._trying
-        return {"micro_batch": float(self.size)}
+        return {self.name: float(self.size)}
 
     def restore(self, size: int) -> None:
         """Take over a checkpoint's."""

@@ -13,11 +13,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
+from so8t.launcher import MEETING_VARIABLE
 from so8t.loop.checkpoint import Snapshot
 from so8t.loop.rng import capture_rng, restore_rng
 
@@ -51,10 +53,20 @@ def joined(device: torch.device) -> Iterator[None]:
     if started() == 1:
         yield
         return
-    distributed.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT)
+    distributed.init_process_group(
+        "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT, **_meeting()
+    )
     yield
     # Not where the block was left by an error: this process ends, and who waits for it is told by that.
     distributed.destroy_process_group()
+
+
+def _meeting() -> dict[str, Any]:
+    """The file by which the processes find each other; without one it is torchrun's own TCP store."""
+    place = os.environ.get(MEETING_VARIABLE)
+    if place is None:
+        return {}
+    return {"init_method": Path(place).as_uri(), "rank": int(os.environ["RANK"]), "world_size": started()}
 
 
 def see_own_gpu() -> None:

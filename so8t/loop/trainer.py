@@ -32,7 +32,7 @@ from so8t.session import Resume, SessionFile, now
 
 AUTO = "auto"
 # Metrics that a commit gives only when a recovery has changed the setting of that name.
-RECOVERED = ("micro_batch",)
+RECOVERED = ("micro_batch", "generation_batch")
 
 
 class Trainer:

@@ -88,8 +88,7 @@ class So8Linear(nn.Module):
             x = rotate(rotation_in, x)
         y = self._product(x)
         if self.lora_a is not None and self.lora_b is not None:
-            low = functional.linear(functional.linear(x.float(), self.lora_a), self.lora_b)
-            y = y + self.setting.lora_scale * low.to(y.dtype)
+            y = self._with_low_rank(x, y, self.lora_a, self.lora_b)
         if rotation_out is not None:
             y = rotate(rotation_out, y)
         return self._with_bias(y)
@@ -99,6 +98,12 @@ class So8Linear(nn.Module):
             return functional.linear(x, self.weight)
         y: Tensor = self.inner(x)
         return y
+
+    def _with_low_rank(self, x: Tensor, y: Tensor, lora_a: Tensor, lora_b: Tensor) -> Tensor:
+        """y + s B A x in the type of y, as under autocast: on a bf16 base, products and one sum in fp32 cost a fifth."""
+        narrow = functional.linear(x.reshape(-1, self.in_features), lora_a.to(y.dtype))
+        wide = (self.setting.lora_scale * lora_b).to(y.dtype)
+        return torch.addmm(y.reshape(-1, self.out_features), narrow, wide.mT).view(y.shape)
 
     def _with_bias(self, y: Tensor) -> Tensor:
         return y if self.bias is None else y + self.bias

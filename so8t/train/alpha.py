@@ -93,11 +93,11 @@ class Alpha:
         before, setting.alpha = setting.alpha, alpha
         try:
             with self.learner.text.cached(), self.learner.sight.cached():
-                measured = [one for part in _batches(self.rows) for one in likelihood_and_class(self.learner, part)]
+                parts = ranks.share(_batches(self.rows))
+                measured = [one for part in parts for one in likelihood_and_class(self.learner, part)]
         finally:
             setting.alpha = before
-        # Devices that round differently must not choose differently.
-        by_id = dict(ranks.agreed(measured))
+        by_id = dict(one for told in ranks.everyones(measured) for one in told)
         log_likelihood, macro_f1 = [], []
         for fold in folds(self.rows, self.config.folds):
             log_likelihood.append(statistics.fmean(by_id[sample.record.id][0] for sample in fold))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from so8t.loop import ranks
 from so8t.train.config import Anchor
 from so8t.train.data import Sample
 from so8t.train.generation import Sampling, generate
@@ -25,11 +26,11 @@ class Anchors:
     reply_mask: Tensor
 
     @classmethod
-    def make(cls, learner: Learner, samples: Sequence[Sample], config: Anchor) -> "Anchors":
-        """Answered by the bare base: adapters and token rows off."""
+    def make(cls, learner: Learner, samples: Sequence[Sample], config: Anchor, rows: int = 0) -> "Anchors":
+        """Answered by the bare base, adapters and token rows off, `rows` together."""
         pictures = no_pictures(torch.zeros(len(samples), 1, device=learner.device))
         with learner.text.off():
-            replies = generate(learner, samples, pictures, Sampling(config.max_new_tokens, 0.0))
+            replies = generate(learner, samples, pictures, Sampling(config.max_new_tokens, 0.0, rows=rows))
         return cls(replies.ids, replies.mask, torch.tensor(replies.context), replies.reply_mask)
 
     @torch.no_grad()
@@ -38,11 +39,12 @@ class Anchors:
         total = torch.zeros((), dtype=torch.float64)
         pictures = no_pictures(self.ids)
         with learner.text.cached():
-            for rows in torch.split(torch.arange(len(self.ids), device=self.ids.device), micro_batch):
+            for rows in ranks.share(torch.split(torch.arange(len(self.ids), device=self.ids.device), micro_batch)):
                 logprobs, _ = response_logprobs(
                     learner, self.ids[rows], self.mask[rows], int(self.context), pictures.rows(rows), temperature=1.0
                 )
                 total += (logprobs * self.reply_mask[rows]).double().sum().cpu()
+        ranks.add_up(total)
         # A model that was destroyed finds them impossible; a log keeps finite numbers only.
         return math.exp(min(700.0, -float(total) / int(self.reply_mask.sum())))
 

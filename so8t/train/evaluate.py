@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from so8t.labels import LABEL_TOKENS
+from so8t.loop import ranks
 from so8t.measures import classification
 from so8t.train.data import FINAL, SAFETY, Sample, answer_token
 from so8t.train.learner import Learner
@@ -40,11 +41,11 @@ def _forced(learner: Learner, samples: Sequence[Sample], mark: str) -> list[list
 def choose(learner: Learner, samples: Sequence[Sample], prefixes: Sequence[list[int]], tokens: list[int]) -> list[int]:
     """For each sample the index in `tokens` of what the model finds likeliest after its prefix."""
     ordered = sorted(range(len(samples)), key=lambda i: len(samples[i].prompt))
-    chosen = [0] * len(samples)
-    for start in range(0, len(samples), EVALUATION_BATCH):
+    mine: list[tuple[int, int]] = []
+    for start in ranks.share(range(0, len(samples), EVALUATION_BATCH)):
         picked = ordered[start : start + EVALUATION_BATCH]
         part = [samples[i] for i in picked]
         logits = learner.next_logits([prefixes[i] for i in picked], learner.pixels(part))
-        for i, best in zip(picked, logits[:, tokens].argmax(-1).tolist(), strict=True):
-            chosen[i] = best
-    return chosen
+        mine += zip(picked, logits[:, tokens].argmax(-1).tolist(), strict=True)
+    chosen = dict(one for told in ranks.everyones(mine) for one in told)
+    return [chosen[i] for i in range(len(samples))]

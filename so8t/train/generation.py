@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from so8t.batching import pad
 from so8t.loop import ranks
@@ -28,6 +29,8 @@ class Sampling:
     max_new_tokens: int
     temperature: float
     cache: Literal["dynamic", "static"] = "dynamic"
+    rows: int = 0
+    """Replies that a process generates together; 0: all of its share. Fewer draw other random numbers."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,11 @@ def generate(learner: Learner, samples: Sequence[Sample], pictures: Pictures, sa
     mask = pad([[1] * len(row) for row in prompts], 0, left=True).to(learner.device)
     context = ids.shape[1]
     rows = torch.tensor(ranks.share(range(len(ids))), device=learner.device)
-    mine = ids.new_empty((0, 0))
     with learner.text.cached(), ranks.own_random_numbers():
-        if len(rows):
-            mine = learner.model.generate(
-                inputs_embeds=embed(learner, ids[rows], pictures.rows(rows)),
-                attention_mask=mask[rows],
+        parts = [
+            learner.model.generate(
+                inputs_embeds=embed(learner, ids[part], pictures.rows(part)),
+                attention_mask=mask[part],
                 max_new_tokens=sampling.max_new_tokens,
                 eos_token_id=learner.stop,
                 pad_token_id=learner.pad_id,
@@ -63,7 +65,10 @@ def generate(learner: Learner, samples: Sequence[Sample], pictures: Pictures, sa
                 past_key_values=_static_cache(learner, context, sampling) if sampling.cache == "static" else None,
                 **_drawing(sampling.temperature),
             )
-    reply = ranks.rows_of_all(mine, len(ids), learner.pad_id)
+            for part in torch.split(rows, sampling.rows or max(1, len(rows)))
+            if len(part)
+        ]
+    reply = ranks.rows_of_all(_stacked(parts, ids, learner.pad_id), len(ids), learner.pad_id)
     is_end = torch.isin(reply, torch.tensor(learner.stop, device=reply.device))
     # Up to and including the first end token: padding may use an end token's id.
     reply_mask = ((is_end.cumsum(1) - is_end.long()) == 0).long()
@@ -73,6 +78,13 @@ def generate(learner: Learner, samples: Sequence[Sample], pictures: Pictures, sa
     ]
     whole, real = torch.cat([ids, reply], 1), torch.cat([mask, reply_mask], 1)
     return Replies(whole, real, context, reply_mask, is_end.any(1), texts)
+
+
+def _stacked(parts: Sequence[Tensor], like: Tensor, fill: int) -> Tensor:
+    """Rows of unequal length below each other, `fill` after the shorter ones."""
+    width = max((part.shape[1] for part in parts), default=0)
+    wide = [functional.pad(part, (0, width - part.shape[1]), value=fill) for part in parts]
+    return torch.cat([like.new_empty((0, width)), *wide])
 
 
 def _drawing(temperature: float) -> dict[str, Any]:

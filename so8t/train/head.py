@@ -13,6 +13,7 @@ from torch.nn import functional
 from so8t.batching import pad
 from so8t.classes import balance, focal_loss, mean_pool
 from so8t.labels import Label
+from so8t.loop import ranks
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.measures import classification
 from so8t.train.config import Head
@@ -61,14 +62,16 @@ class FourClassHead:
         return commit
 
     def _features(self, samples: Sequence[Sample]) -> Tensor:
-        pooled = []
+        pooled = torch.zeros(len(samples), self.learner.value_head.in_features)
         with torch.no_grad(), self.learner.text.cached():
-            for start in range(0, len(samples), EVALUATION_BATCH):
+            for start in ranks.share(range(0, len(samples), EVALUATION_BATCH)):
                 prompts = [sample.prompt for sample in samples[start : start + EVALUATION_BATCH]]
                 ids = pad(prompts, self.learner.pad_id).to(self.learner.device)
                 mask = pad([[1] * len(row) for row in prompts], 0).to(self.learner.device)
-                pooled.append(mean_pool(self.learner.hidden(ids, mask).float(), mask).cpu())
-        return torch.cat(pooled)
+                found = mean_pool(self.learner.hidden(ids, mask).float(), mask)
+                pooled[start : start + len(prompts)] = found.cpu()
+        ranks.add_up(pooled)
+        return pooled
 
     @torch.no_grad()
     def finish(self) -> Callable[[], dict[str, Any]]:

@@ -29,13 +29,14 @@ from so8t.train.anchor import Anchors
 from so8t.train.config import Train
 from so8t.train.data import Sample, require
 from so8t.train.evaluate import measure
+from so8t.train.generation import Replies, generate
 from so8t.train.learner import Learner
 from so8t.train.microbatch import first_size
 from so8t.train.pictures import Pictures, look
 from so8t.train.ppo import AdaptiveKLController, kl_penalty, policy_loss, token_weights, value_loss
 from so8t.train.recovery import Recovery, Review
 from so8t.train.reward import Classify
-from so8t.train.rollout import Buffer, Judgement, response_logprobs, roll_out, sampled_reward, values_of
+from so8t.train.rollout import Buffer, Judgement, response_logprobs, roll_out, sampled_reward, sampling_of, values_of
 from so8t.train.schedule import Schedule
 
 # PPO's Adam uses 1e-5 (Huang et al. 2024, detail 3 of the optimizer); 1e-8 makes the first steps too long.
@@ -72,6 +73,8 @@ class Policy:
         base = learner.model.config.text_config
         size = first_size(config.ppo.micro_batch, config.ppo.minibatch, update_need, config, base, learner.device)
         self.micro = MicroBatch(size)
+        # Its own: the KV cache of all replies and a backward pass run out of memory at different numbers of rows.
+        self.together = MicroBatch(config.ppo.batch, "generation_batch")
 
     def begin(self) -> None:
         """The reference is taken now; `restore` replaces it when the phase is resumed."""
@@ -117,7 +120,10 @@ class Policy:
             samples = self._prompts(place.update)
             pictures = look_at = look(self.learner, samples)
             ids = [sample.record.id for sample in samples]
-            buffer, measures = self.micro.attempt(lambda size: self._roll_out(samples, look_at, size))
+            replies = self.together.attempt(
+                lambda rows: generate(self.learner, samples, look_at, sampling_of(self.config, rows))
+            )
+            buffer, measures = self.micro.attempt(lambda size: self._roll_out(samples, replies, look_at, size))
         epoch, minibatch = divmod(place.within, self.per_epoch)
         rows = torch.split(buffer.permutations[epoch], self.config.minibatch)[minibatch].to(self.learner.device)
         fresh, seen = buffer, pictures
@@ -132,15 +138,18 @@ class Policy:
                 self.controller.update(measures["kl"])
             epoch = (place.update + 1) * self.config.batch / (len(self.written) + len(self.shown))
             applied = self._apply(position, place.update, losses)
-            return {**measures, **applied, **self.micro.commit(), "epoch": epoch}
+            return {**measures, **applied, **self._halved(), "epoch": epoch}
 
         return commit
 
-    def _roll_out(self, samples: list[Sample], pictures: Pictures, micro_batch: int) -> tuple[Buffer, dict[str, float]]:
-        config = self.config.model_copy(update={"micro_batch": micro_batch})
-        return roll_out(
-            self.learner, samples, pictures, config, self.judgement, self.reference, self.controller.coefficient
-        )
+    def _halved(self) -> Metrics:
+        return {**self.micro.commit(), **self.together.commit()}
+
+    def _roll_out(
+        self, samples: list[Sample], replies: Replies, pictures: Pictures, micro_batch: int
+    ) -> tuple[Buffer, dict[str, float]]:
+        config, scores = self.config.model_copy(update={"micro_batch": micro_batch}), self.judgement(samples, replies)
+        return roll_out(self.learner, replies, scores, pictures, config, self.reference, self.controller.coefficient)
 
     def _apply(self, position: int, update: int, losses: dict[str, float]) -> Metrics:
         """The optimizer's step, unless the minibatch says that this would lead too far."""
@@ -206,9 +215,9 @@ class Policy:
 
         def commit() -> Metrics:
             if complaint:
-                return {**review.metrics(), **self._go_back(position, update, complaint)}
+                return {**review.metrics(), **self._halved(), **self._go_back(position, update, complaint)}
             self.recovery.keep(review)
-            return review.metrics()
+            return {**review.metrics(), **self._halved()}
 
         return commit
 
@@ -220,16 +229,19 @@ class Policy:
         return {"rolled_back": 1.0, "rate": self.recovery.rate}
 
     def _make_anchors(self) -> Anchors | None:
-        return Anchors.make(self.learner, self.neutral, self.config.anchor) if self.neutral else None
+        if not self.neutral:
+            return None
+        return self.together.attempt(lambda rows: Anchors.make(self.learner, self.neutral, self.config.anchor, rows))
 
     def _review(self, anchors: Anchors | None) -> Review:
-        reward = (
-            sampled_reward(self.learner, self.judged, self.config, self.judgement, self.seed + 1)
-            if self.judged
-            else None
-        )
+        judge, seed, reward, perplexity = self.judgement, self.seed + 1, None, None
+        if self.judged:
+            reward = self.together.attempt(
+                lambda rows: sampled_reward(self.learner, self.judged, self.config, judge, seed, rows)
+            )
+        if anchors:
+            perplexity = self.micro.attempt(lambda size: anchors.perplexity(self.learner, size))
         # What is decided by these numbers must be decided alike by all processes.
-        perplexity = anchors.perplexity(self.learner, self.micro.size) if anchors else None
         return Review(ranks.agreed(reward), ranks.agreed(perplexity))
 
     def finish(self) -> Callable[[], dict[str, Any]]:
@@ -283,6 +295,7 @@ class Policy:
             "records": list(self.shown_ids),
             "stopped": self.stopped,
             "micro_batch": self.micro.size,
+            "generation_batch": self.together.size,
             "recovery": self.recovery.values(),
         }
 
@@ -292,6 +305,7 @@ class Policy:
         self.reference = {name: tensor.to(device) for name, tensor in under("reference.", tensors).items()}
         self.controller.coefficient = values["kl_coefficient"]
         self.micro.restore(values["micro_batch"])
+        self.together.restore(values["generation_batch"])
         self.stopped, self.shown_ids = values["stopped"], list(values["records"])
         if any(name.startswith("anchor.") for name in tensors):
             self.anchors = Anchors.of(tensors, device)

@@ -127,26 +127,24 @@ def _pass(
     return logprobs, values
 
 
-def sampling_of(config: Ppo) -> Sampling:
-    """How the policy draws its replies."""
-    return Sampling(config.max_new_tokens, config.temperature, config.cache)
+def sampling_of(config: Ppo, rows: int = 0) -> Sampling:
+    """How the policy draws its replies, `rows` of them together."""
+    return Sampling(config.max_new_tokens, config.temperature, config.cache, rows)
 
 
 def roll_out(
     learner: Learner,
-    samples: Sequence[Sample],
+    replies: Replies,
+    scores: Sequence[Score],
     pictures: Pictures,
     config: Ppo,
-    judgement: Judgement,
     reference: Mapping[str, Tensor],
     kl_coefficient: float,
 ) -> tuple[Buffer, dict[str, float]]:
-    """Generate, judge, and estimate advantages; also the rollout's measures by name.
+    """Estimate the advantages of replies that were judged; also the rollout's measures by name.
 
-    For GRPO the samples stand in groups of the same prompt.
+    For GRPO the replies stand in groups of the same prompt.
     """
-    replies = generate(learner, samples, pictures, sampling_of(config))
-    scores = judgement(samples, replies)
     mask_BT = replies.reply_mask.float()
     permutations = torch.stack([torch.randperm(len(scores)) for _ in range(config.epochs)])
     order = permutations[0].to(learner.device)
@@ -186,7 +184,7 @@ def mean_terms(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def sampled_reward(
-    learner: Learner, samples: Sequence[Sample], config: Ppo, judgement: Judgement, seed: int
+    learner: Learner, samples: Sequence[Sample], config: Ppo, judgement: Judgement, seed: int, rows: int = 0
 ) -> dict[str, float]:
     """Mean reward and its terms on held-out prompts, sampled with fixed seeds; leaves the global RNG as it was."""
     scores: list[Score] = []
@@ -194,5 +192,5 @@ def sampled_reward(
         for number, start in enumerate(range(0, len(samples), config.batch)):
             torch.manual_seed(seed + number)
             part = samples[start : start + config.batch]
-            scores += judgement(part, generate(learner, part, look(learner, part), sampling_of(config)))
+            scores += judgement(part, generate(learner, part, look(learner, part), sampling_of(config, rows)))
     return {"n": len(scores), "reward": sum(one.total for one in scores) / len(scores), **mean_terms(scores)}

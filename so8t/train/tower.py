@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from so8t.batching import indices
+from so8t.loop import ranks
 from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
 from so8t.so8.vit import PROJECTOR, TOWER, own_parameters, vision_modules
 from so8t.train.config import Vision
@@ -59,22 +60,31 @@ class Tower:
         picked = indices(len(self.train), self.seed, position, self.config.batch)
         pixels = self.learner.pixels([self.train[i] for i in picked])
         assert pixels is not None
+        # The whole batch is shifted and blurred by each process, so that all go on with the same random numbers.
         pixels = self._augment(pixels)
         wanted = self.classes[picked].to(self.learner.device)
         self.optimizer.zero_grad()
-        probed, named = self._logits(pixels)
-        loss = functional.cross_entropy(probed, wanted, label_smoothing=LABEL_SMOOTHING)
-        loss = loss + functional.cross_entropy(named, wanted)
-        loss.backward()  # type: ignore[no-untyped-call]
+        measured = self._backward(pixels, wanted, ranks.share(range(len(picked))))
+        self.optimizer.add_up()
         self.optimizer.clip(1.0)
-        value = float(loss.detach())
-        accuracy = float((named.argmax(-1) == wanted).float().mean())
 
         def commit() -> Metrics:
             self.optimizer.step(warmup_cosine(position, self.steps))
-            return {"loss": value, "accuracy": accuracy, "epoch": (position + 1) * self.config.batch / len(self.train)}
+            return {**measured, "epoch": (position + 1) * self.config.batch / len(self.train)}
 
         return commit
+
+    def _backward(self, pixels: Tensor, wanted: Tensor, mine: list[int]) -> Metrics:
+        """Gradients of this process's images; loss and accuracy of the whole batch."""
+        sums = {"loss": 0.0, "accuracy": 0.0}
+        if mine:
+            probed, named = self._logits(pixels[mine])
+            answers, total = wanted[mine], len(wanted)
+            loss = functional.cross_entropy(probed, answers, label_smoothing=LABEL_SMOOTHING, reduction="sum") / total
+            loss = loss + functional.cross_entropy(named, answers, reduction="sum") / total
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums = {"loss": float(loss.detach()), "accuracy": float((named.argmax(-1) == answers).sum()) / total}
+        return ranks.sums(sums)
 
     def _augment(self, pixels: Tensor) -> Tensor:
         noisy = pixels + self.config.noise * torch.randn(pixels.shape).to(pixels.device)

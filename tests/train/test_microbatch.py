@@ -9,7 +9,7 @@ from so8t.errors import ResourceError
 from so8t.loop.microbatch import MicroBatch, is_out_of_memory
 from so8t.plan.memory import warmup_need
 from so8t.session import read
-from so8t.train import policy, rollout, warmup
+from so8t.train import generation, policy, rollout, warmup
 from so8t.train.microbatch import first_size
 from tests.train import tiny
 
@@ -21,7 +21,7 @@ TOO_MUCH_BYTES = 1 << 60
 def small_memory(monkeypatch):
     """Passes of more than so many samples meet an allocation that the system refuses, after drawing random numbers."""
 
-    def limit(samples: int) -> None:
+    def limit(samples: int, generating: bool = False) -> None:
         def short(compute, position):
             def limited(*arguments, **options):
                 if len(arguments[position]) > samples:
@@ -31,6 +31,9 @@ def small_memory(monkeypatch):
 
             return limited
 
+        if generating:
+            monkeypatch.setattr(generation, "embed", short(generation.embed, 1))
+            return
         monkeypatch.setattr(warmup, "weighted_loss", short(warmup.weighted_loss, 1))
         for module in (policy, rollout):
             monkeypatch.setattr(module, "response_logprobs", short(rollout.response_logprobs, 1))
@@ -76,6 +79,20 @@ def test_half_the_micro_batch_is_the_same_training_and_survives_a_cut(world, tmp
     assert trained(tmp_path / "cut") == trained(tmp_path / "one")
     changed = [(row["phase"], row["position"]) for row in history(tmp_path / "cut") if "micro_batch" in row]
     assert changed == [("align", 0), ("warmup", 0), ("ppo", 0)]
+    assert not any("micro_batch" in row for row in history(tmp_path / "one"))
+
+
+def test_replies_are_generated_in_halves_where_memory_runs_out_and_a_cut_remembers(world, tmp_path, small_memory):
+    small_memory(2, generating=True)
+    config = tiny.variant(epochs=1, evaluation_every=1)
+    tiny.train(world, tmp_path / "one", config=config)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(world, tmp_path / "cut", config=config, sinks=(Cut("ppo 2/"),))
+    assert read(next((tmp_path / "cut" / "sessions").iterdir())).overrides == {"ppo.generation_batch": 2.0}
+    tiny.train(world, tmp_path / "cut", config=config)
+    assert tiny.bytes_of(tmp_path / "cut") == tiny.bytes_of(tmp_path / "one")
+    changed = [row for row in history(tmp_path / "one") if "generation_batch" in row]
+    assert [(row["phase"], row["position"], row["generation_batch"]) for row in changed] == [("ppo", 0, 2.0)]
     assert not any("micro_batch" in row for row in history(tmp_path / "one"))
 
 

@@ -72,6 +72,15 @@ def replies_of(learner, mixed, temperature=1.0) -> tuple[Replies, object]:
     return generate(learner, mixed, pictures, Sampling(6, temperature)), pictures
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_replies_in_parts_are_those_of_the_whole(learner, mixed, rows):
+    pictures = look(learner, mixed)
+    whole, parts = (generate(learner, mixed, pictures, Sampling(6, 0.0, rows=n)) for n in (0, rows))
+    assert torch.equal(parts.ids, whole.ids)
+    assert torch.equal(parts.reply_mask, whole.reply_mask)
+    assert parts.texts == whole.texts
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_the_ratio_of_the_first_minibatch_is_exactly_one(learner, samples, algorithm, micro_batch):
