@@ -1,12 +1,14 @@
 """The four-class labeller on real prompts: five folds with groups, then each harmful category left out in turn.
 
-    SO8T_REALDATA=DIR OMP_NUM_THREADS=1 python -m benchmarks.labels_four_class [--confidence-min 0.6]
+    SO8T_REALDATA=DIR OMP_NUM_THREADS=1 python -m benchmarks.labels_four_class [--confidence-min 0.6] [--nested] [--shipped]
 
 DIR holds xsafety/ja/*.csv (Apache-2.0, one prompt a line) and instruction_ja/data.jsonl (MIT). XSafety names categories,
 not classes: CLASS_OF is our reading of them, fixed before any score was seen, by what most prompts of a category ask for.
 `commonsense` is left out: its prompts are safe behaviour in a harmful frame. Groups are near copies (Jaccard >= .5).
 Without a category the labeller has never seen the topic: what counts there is that it does not say ALLOW. A fifth of the
 benign prompts (whole groups) is held out with each category, and the temperature is that of the five folds.
+`--nested`: settings and temperature are chosen anew within the training part of each fold, for three ways to cut the folds.
+`--shipped`: the labelled prompts that come with the package are learnt from, too, and never measured on.
 """
 
 import argparse
@@ -19,8 +21,12 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from sklearn.metrics import f1_score
+from sklearn.model_selection import StratifiedGroupKFold
 
-from so8t.calibration import tempered
+from so8t.calibration import expected_calibration_error, fit_temperature, tempered
+from so8t.collect.config import DemoSource
+from so8t.collect.demo import gather
 from so8t.labels import LABEL_NAMES, Label
 from so8t.preprocess import labeller
 from so8t.preprocess.config import Preprocess
@@ -29,6 +35,8 @@ from so8t.preprocess.normalise import normal_form
 from so8t.records import Record
 
 SEED = 0
+SEEDS = (0, 1, 2)
+CANDIDATES = [labeller.Settings(3, words, cost) for words in (0.4, 0.7, 1.0) for cost in (0.5, 0.7, 1.0)]
 BENIGN = "benign"
 CLASS_OF = {
     "Crimes_And_Illegal_Activities": Label.REFUSE,
@@ -71,11 +79,13 @@ def decided(probabilities: "np.ndarray", bound: float) -> list[Label]:
     return [labeller.decide(row, bound)[0] for row in probabilities]
 
 
-def leave_out(rows: list[Record], category: str, fold: int, temperature: float, bound: float) -> dict[str, Any]:
+def leave_out(
+    rows: list[Record], category: str, fold: int, temperature: float, bound: float, shipped: list[Record]
+) -> dict[str, Any]:
     """The category and a fifth of the benign prompts, judged by a model that saw neither them nor their near copies."""
     benign = {row.group for row in rows if row.category == BENIGN and int(row.group) % 5 == fold}
     hidden = {row.group for row in rows if row.category == category} | benign
-    learn = [row for row in rows if row.group not in hidden]
+    learn = [row for row in rows if row.group not in hidden] + shipped
     predict = labeller.pipeline([normal_form(r.prompt) for r in learn], np.array([r.label for r in learn]))
     found = {}
     for name in (category, BENIGN):
@@ -93,28 +103,73 @@ def leave_out(rows: list[Record], category: str, fold: int, temperature: float, 
     }  # fmt: skip
 
 
+def held_out(rows: list[Record], seed: int, settings: labeller.Settings, shipped: list[Record]) -> "np.ndarray":
+    """Uncalibrated probabilities [rows, 4], each by a model that saw neither the row nor its group."""
+    texts, y = [normal_form(row.prompt) for row in rows], np.array([row.label for row in rows])
+    more, more_y = [normal_form(row.prompt) for row in shipped], np.array([row.label for row in shipped], int)
+    found = np.zeros((len(rows), len(Label)))
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+    for learn, hold in folds.split(texts, y, [row.group for row in rows]):
+        model = labeller.pipeline([texts[i] for i in learn] + more, np.concatenate([y[learn], more_y]), settings)
+        found[hold] = model([texts[i] for i in hold])
+    return found
+
+
+def measured(rows: list[Record], calibrated: "np.ndarray", bound: float) -> dict[str, float]:
+    """Macro-F1 of the plain classes; what the bound makes of benign and of harmful prompts."""
+    y, sure = np.array([row.label for row in rows]), decided(calibrated, bound)
+    refused = {benign: [label != Label.ALLOW for row, label in zip(rows, sure, strict=True) if (row.category == BENIGN) == benign] for benign in (True, False)}  # fmt: skip
+    return {
+        "macro_f1": round(float(f1_score(y, calibrated.argmax(1), average="macro")), 4),
+        "calibration_error": round(expected_calibration_error(calibrated, y), 4),
+        "over_refusal": round(float(np.mean(refused[True])), 4), "not_allow": round(float(np.mean(refused[False])), 4),
+    }  # fmt: skip
+
+
+def nested(rows: list[Record], seed: int, bound: float) -> dict[str, Any]:
+    """Five folds whose settings and temperature five inner folds of the other four chose."""
+    texts, y = [normal_form(row.prompt) for row in rows], np.array([row.label for row in rows])
+    calibrated, chosen = np.zeros((len(rows), len(Label))), []
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+    for learn, hold in folds.split(texts, y, [row.group for row in rows]):
+        inner = [rows[i] for i in learn]
+        tried = {settings: held_out(inner, seed, settings, []) for settings in CANDIDATES}
+        best = max(CANDIDATES, key=lambda s: float(f1_score(y[learn], tried[s].argmax(1), average="macro")))
+        chosen.append(str(best))
+        model = labeller.pipeline([texts[i] for i in learn], y[learn], best)
+        calibrated[hold] = tempered(model([texts[i] for i in hold]), fit_temperature(tried[best], y[learn]))
+    return {"nested": seed, **measured(rows, calibrated, bound), "chosen": chosen}
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--confidence-min", type=float, default=Preprocess().label_confidence_min)
-    bound = parser.parse_args().confidence_min
+    parser.add_argument("--nested", action="store_true")
+    parser.add_argument("--shipped", action="store_true")
+    asked = parser.parse_args()
+    bound = asked.confidence_min
     if "SO8T_REALDATA" not in os.environ:
         sys.exit("SO8T_REALDATA names no folder: see --help")
     rows = read(Path(os.environ["SO8T_REALDATA"]))
-    model = labeller.fit(rows, SEED)
-    assert model is not None
-    sure = decided(model.out_of_fold, bound)
-    benign = [label for row, label in zip(rows, sure, strict=True) if row.category == BENIGN]
-    harmful = [label for row, label in zip(rows, sure, strict=True) if row.category != BENIGN]
     print(json.dumps({
-        **model.facts, "classes": {name: sum(row.label == n for row in rows) for n, name in enumerate(LABEL_NAMES)},
+        "rows": len(rows), "classes": {name: sum(row.label == n for row in rows) for n, name in enumerate(LABEL_NAMES)},
         "groups": len({row.group for row in rows}), "confidence_min": bound,
-        "over_refusal": round(float(np.mean([label != Label.ALLOW for label in benign])), 4),
-        "not_allow": round(float(np.mean([label != Label.ALLOW for label in harmful])), 4),
     }), flush=True)  # fmt: skip
+    if asked.nested:
+        for seed in SEEDS:
+            print(json.dumps(nested(rows, seed, bound)), flush=True)
+        return
+    source = DemoSource(kind="demo", name="prompts", set="prompts")
+    shipped = [r for r in gather(source).rows() if r.label >= 0 and not r.nsfw] if asked.shipped else []
+    y, temperatures = np.array([row.label for row in rows]), []
+    for seed in SEEDS:
+        likely = held_out(rows, seed, labeller.Settings(), shipped)
+        temperatures.append(fit_temperature(likely, y))
+        print(json.dumps({"folds": seed, **measured(rows, tempered(likely, temperatures[-1]), bound)}), flush=True)
     tables = []
     for number, category in enumerate(sorted(CLASS_OF)):
-        tables.append(leave_out(rows, category, number % 5, model.facts["temperature"], bound))
+        tables.append(leave_out(rows, category, number % 5, temperatures[0], bound, shipped))
         print(json.dumps(tables[-1]), flush=True)
     for name in ("exact", "not_allow_plain", "not_allow", "over_refusal"):
         values = [table[name] for table in tables]

@@ -42,10 +42,18 @@ def find_pairs(texts: list[str], threshold: float, seed: int) -> list[Pair]:
 
 
 def drop(records: list[Record], pairs: list[Pair], threshold: float) -> dict[int, str]:
-    """Rows to drop and why: an earlier survivor of the same class says the same. Opposite classes are kept.
+    """Rows to drop and why: an earlier survivor of the same class says the same.
 
+    Opposite classes are kept, and so is a near copy that has an opposite of its own (a pair of at least the pairs'
+    threshold): with it a minimal pair would go. Of equal texts of one class the first stands for all.
     `records` stand in the canonical order (`split.canonical`), so the outcome does not depend on theirs.
     """
+    opposed = {
+        row
+        for pair in pairs
+        if -1 < records[pair.first].label != records[pair.second].label > -1
+        for row in (pair.first, pair.second)
+    }
     earlier: dict[int, list[Pair]] = defaultdict(list)
     for pair in pairs:
         earlier[pair.second].append(pair)
@@ -55,6 +63,8 @@ def drop(records: list[Record], pairs: list[Pair], threshold: float) -> dict[int
             same_class = records[pair.first].label == records[row].label
             if same_class and pair.first not in dropped and pair.jaccard >= threshold:
                 exact = compare_key(records[pair.first].prompt) == compare_key(records[row].prompt)
+                if row in opposed and not exact:
+                    continue
                 dropped[row] = f"{'exact' if exact else 'near'} duplicate of {records[pair.first].id}"
                 break
     return dropped

@@ -24,6 +24,7 @@ from so8t.preprocess import (
     labeller,
     leaks,
     media,
+    nsfw,
     pii,
     quality,
     replies,
@@ -64,7 +65,7 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     removed: Removed = []
     progress.update(0, PHASES, "masking personal data")
     rows = split.canonical(_clean(records.iterate(collected / "records.parquet"), config, notes, removed))
-    nsfw, rows = _pooled(rows)
+    nsfw_rows, rows = nsfw.pooled(rows, config.near_duplicate, config.seed)
     progress.update(1, PHASES, "quality")
     rows = _take(rows, _poor(rows, config), removed)
     progress.update(2, PHASES, "duplicates and splits")
@@ -74,7 +75,9 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     progress.update(4, PHASES, "pictures")
     rows = _draw(rows, config, removed, progress)
     progress.update(5, PHASES, "writing")
-    return _write(rows, nsfw, by_model, removed, notes, durable.read_json(collected / "sources.json")["sources"], out)
+    return _write(
+        rows, nsfw_rows, by_model, removed, notes, durable.read_json(collected / "sources.json")["sources"], out
+    )
 
 
 def _clean(rows: Iterable[Record], config: Preprocess, notes: _Notes, removed: Removed) -> list[Record]:
@@ -99,18 +102,6 @@ def _masked(record: Record, counts: Counter[str]) -> Record:
     response, more = pii.mask(record.response)
     counts.update(found + more)
     return record.with_(prompt=prompt, response=response) if found or more else record
-
-
-def _pooled(rows: list[Record]) -> tuple[list[Record], list[Record]]:
-    """(rows flagged NSFW and those that say the same without the flag, the others)."""
-    flagged = {media.content(record) for record in rows if record.nsfw}
-    pool, others = [], []
-    for record in rows:
-        if record.nsfw or (flagged and media.content(record) in flagged):
-            pool.append(record.with_(nsfw=True))
-        else:
-            others.append(record)
-    return pool, others
 
 
 def _take(rows: list[Record], reasons: dict[int, str], removed: Removed) -> list[Record]:
@@ -215,7 +206,7 @@ def _draw(rows: list[Record], config: Preprocess, removed: Removed, progress: Pr
 
 def _write(
     rows: list[Record],
-    nsfw: list[Record],
+    nsfw_rows: list[Record],
     by_model: list[Record],
     removed: Removed,
     notes: _Notes,
@@ -231,7 +222,7 @@ def _write(
             )
         records.write(out / f"{name}.parquet", [record for record in part if record.response or name == "test"])
     records.write(out / "labelled.parquet", labelled)
-    records.write(out / "nsfw.parquet", nsfw)
+    records.write(out / "nsfw.parquet", nsfw_rows)
     records.write(out / "model_labelled.parquet", by_model)
     removed.sort(key=lambda pair: pair[0].id)
     records.write(
@@ -247,7 +238,7 @@ def _write(
         "without_reply": _by_class(record for record in rows if not record.response),
         "model_labelled": _by_class(by_model),
     }
-    whole = card.build(rows, nsfw, removed, sources, extra)
+    whole = card.build(rows, nsfw_rows, removed, sources, extra)
     durable.write_json(out / "data_card.json", whole)
     durable.write_text(out / "data_card.md", card.markdown(whole))
     durable.write_text(out / "active.csv", review.as_csv(notes.active))

@@ -1,7 +1,10 @@
 """Duplicates and splits: exact checks, no dependence on order, no leak, nothing moves."""
 # ruff: noqa: S311 - random texts, no secrets
 
+import csv
+import os
 import random
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +79,24 @@ def test_opposite_labels_are_kept_in_one_group(rows):
         assert kept[f"r{200 + i:04d}"].split == kept[f"r{60 + i:04d}"].split
 
 
+def test_a_near_copy_with_an_opposite_of_its_own_is_kept():
+    """Minimal pairs: B is near A, and both have an opposite; without B its opposite would stand alone."""
+    rows = [
+        record(0, "a", 0),
+        record(1, "b", 3),
+        record(2, "c", 0),
+        record(3, "d", 3),
+        record(4, "E!", 0),
+        record(5, "e", 0),
+    ]
+    pairs = [Pair(0, 1, 0.6), Pair(0, 2, 0.8), Pair(1, 3, 0.9), Pair(2, 3, 0.55), Pair(1, 4, 0.6), Pair(4, 5, 1.0)]
+    pairs.append(Pair(1, 5, 0.6))
+    assert drop(rows, pairs, 0.7) == {5: "exact duplicate of r0004"}
+    assert drop(rows, pairs[1:3], 0.7) == {2: "near duplicate of r0000", 3: "near duplicate of r0001"}
+    unknown = [rows[0], rows[1].with_(label=-1), rows[2], rows[3].with_(label=-1)]
+    assert set(drop(unknown, pairs[:4], 0.7)) == {2, 3}, "a class that nobody gave is no opposite"
+
+
 def test_no_group_and_no_near_pair_lies_in_two_splits(rows):
     kept, _ = cleaned([r.with_(group=f"g{r.row % 40}") if r.row < 80 else r for r in rows])
     where: dict[str, set[str]] = {}
@@ -122,3 +143,33 @@ def test_normal_form_joins_what_looks_alike():
     assert len({normal_form(f"1{dash}2") for dash in "‐‑‒–—―−-"}) == 1
     assert compare_key("今日は、晴れ!") == compare_key("今日は 晴れ。")
     assert len(grams("ab")) == 1
+
+
+REAL = Path(os.environ.get("SO8T_REALDATA", "")) / "jcommonsensemorality"
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not REAL.is_dir(), reason="SO8T_REALDATA names no folder with jcommonsensemorality")
+def test_real_minimal_pairs_of_opposite_classes_are_kept_and_grouped():
+    rows = []
+    for part in ("train", "val", "test"):
+        with (REAL / f"data_{part}.csv").open(encoding="utf-8-sig", newline="") as file:
+            rows += [
+                Record(
+                    f"{part}{n}", "text", "ja", row["sent"], label=3 * int(row["label"]), source="s", file=part, row=n
+                )
+                for n, row in enumerate(csv.DictReader(file))
+            ]
+    ordered = split.canonical(rows)
+    pairs = find_pairs([r.prompt for r in ordered], CONFIG.same_group, 0)
+    opposite = [p for p in pairs if ordered[p.first].label != ordered[p.second].label]
+    dropped = drop(ordered, pairs, CONFIG.near_duplicate)
+    assert len(opposite) >= 2300
+    assert not [pair for pair in opposite if pair.first in dropped or pair.second in dropped]
+    place = {row: new for new, row in enumerate(row for row in range(len(ordered)) if row not in dropped)}
+    left = [Pair(place[p.first], place[p.second], p.jaccard) for p in pairs if {p.first, p.second} <= place.keys()]
+    kept, linking = split.assign([r for row, r in enumerate(ordered) if row not in dropped], left, CONFIG)
+    where = {r.id: (r.group, r.split) for r in kept}
+    ends = [(where.get(ordered[p.first].id), where.get(ordered[p.second].id)) for p in opposite]
+    assert all(first == second for first, second in ends if first and second)
+    assert sum(not (first and second) for first, second in ends) <= len(linking) <= 5

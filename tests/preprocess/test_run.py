@@ -77,7 +77,7 @@ def test_every_removed_row_has_a_reason_and_nsfw_keeps_to_itself(demo, splits):
 
 
 def test_no_file_meant_for_generation_holds_what_is_nsfw(demo, tmp_path):
-    """Nor does a copy whose flag somebody forgot, in other letters or under another label."""
+    """Nor does a copy whose flag somebody forgot, in other letters, with an edit, or under another label."""
     from so8t.artifacts import Artifact
 
     collected = next((demo.path.parent.parent / "collect").iterdir())
@@ -87,7 +87,8 @@ def test_no_file_meant_for_generation_holds_what_is_nsfw(demo, tmp_path):
     rows = [r for r in records.read(collected / "records.parquet") if r.modality == "text"]
     flagged = [r for r in rows if r.nsfw]
     copies = [
-        r.with_(id=f"copy{n}", prompt=r.prompt.upper() + "!!", nsfw=False, label=n % 4) for n, r in enumerate(flagged)
+        r.with_(id=f"copy{n}", prompt=r.prompt.upper() + ("!!" if n % 2 else "x"), nsfw=False, label=n % 4)
+        for n, r in enumerate(flagged)
     ]
     durable.write_bytes(folder / "sources.json", (collected / "sources.json").read_bytes())
     records.write(folder / "records.parquet", rows + copies)
