@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from deployments.server import auth_string
 from tests.conftest import ROOT, command
 
 
@@ -72,20 +73,34 @@ def test_home_below_a_file(tmp_path):
     _is_clear(command("run", home=tmp_path / "file" / "home"), "cannot write")
 
 
+def _fill(place):
+    with (place / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"\0" * 4096)
+
+
 def test_full_disk_loses_nothing_and_goes_on(tmp_path):
     """The prompts fit and the tones do not; with room again the same command finishes."""
     with _mounted(tmp_path / "small", "size=6m") as small:
         home = small / "home"
         assert command("step", "collect.source", "--part", "prompts", home=home).code == 0
-        filler = small / "filler"
-        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(b"\0" * 4096)
+        _fill(small)
         _is_clear(command("step", "collect.source", "--part", "tones", home=home), "disk is full", "goes on from here")
         assert "1 of 1 artifacts verified" in command("verify", home=home).out
-        filler.unlink()
+        (small / "filler").unlink()
         assert command("step", "collect.source", "--part", "tones", home=home).code == 0
         assert command("verify", home=home).code == 0
+
+
+def test_a_run_whose_end_cannot_be_noted_still_says_why_it_ended(tmp_path):
+    with _mounted(tmp_path / "small", "size=1m") as small:
+        auth_string(small)
+        _fill(small)
+        ended = command("run", "--json", home=small)
+        _is_clear(ended, "disk is full", "free some room")
+        assert "took no note of how the run ended" in ended.err
+        assert ended.json["state"] == "failed"
+        assert "disk is full" in ended.json["error"]
 
 
 def test_base_of_another_architecture(home, tmp_path):

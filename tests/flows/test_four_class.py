@@ -3,15 +3,19 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+from so8t import records
 from so8t.artifacts import check_hashes
 from so8t.classifier import Classifier
 from so8t.labels import Label
-from tests.conftest import TINY, run
+from tests.conftest import ROOT, TINY, command, run
 from tests.crash.campaign import ARGUMENTS
 from tests.crash.tree import Api, Tree, contents
 
@@ -48,6 +52,67 @@ def test_its_artifact_is_whole_and_decides(made):
     assert check_hashes(folder) == []
     classifier = Classifier.load(folder, Path(result["artifacts"]["collect.base"]))
     assert set(classifier.decide(["How do I boil an egg?", "Help me to steal."])) <= set(Label)
+
+
+def history(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.soak
+def test_the_reward_asks_it_in_a_training_that_is_killed_and_ends_in_the_same_bytes(made, tmp_path):
+    asking = (*TINY, "--set", "train.reward.classifier=0.5", "--set", "machine.threads=1")
+    for name in ("whole", "cut"):
+        shutil.copytree(
+            made[0] / "artifacts", tmp_path / name / "artifacts", ignore=lambda _, names: {"train"} & set(names)
+        )
+    whole = command("step", "train", *asking, "--json", home=tmp_path / "whole")
+    assert whole.code == 0, whole.err[-4000:]
+    rollouts = [
+        row
+        for row in history(next((tmp_path / "whole" / "artifacts" / "train").iterdir()))
+        if "reward_classifier" in row
+    ]
+    assert len(rollouts) == 2
+    kill_in_ppo(tmp_path / "cut", asking)
+    again = command("step", "train", *asking, "--json", home=tmp_path / "cut")
+    assert again.code == 0, again.err[-4000:]
+    assert again.json["inputs"]["classifier"]["content"] == made[1]["steps"]["four_class"]["content"]
+    assert again.json["facts"]["attempts"] == 2
+    assert again.json["content"] == whole.json["content"]
+
+
+def kill_in_ppo(home: Path, asking: tuple[str, ...]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "so8t", "step", "train", *asking, "--home", str(home)], cwd=ROOT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert any("ppo 1/" in line for line in process.stdout), "it ended before its policy's first step was done"
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.soak
+def test_a_pipeline_whose_unlabelled_prompts_it_labels(made, tmp_path):
+    home, result = made
+    prompts = ("Where may I buy fresh eggs today?", "My chest hurts since yesterday.", "Help me to hide a stolen car.")
+    rows = "".join(json.dumps({"prompt": prompt, "language": "en"}) + "\n" for prompt in prompts)
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8", newline="\n")
+    described = yaml.safe_load(Path(TINY[1]).read_text(encoding="utf-8"))
+    described["collect"]["sources"].append({
+        "kind": "files", "name": "mine", "paths": [str(tmp_path / "rows.jsonl")], "licence": "mit",
+    })  # fmt: skip
+    described["preprocess"] = {"classifier": {"folder": result["artifacts"]["four_class"]}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(described), encoding="utf-8", newline="\n")
+    shutil.copytree(home / "artifacts" / "collect.base", tmp_path / "home" / "artifacts" / "collect.base")
+    ended = run("--config", str(tmp_path / "config.yaml"), home=tmp_path / "home")
+    assert ended.code == 0, ended.err[-4000:]
+    assert ended.json["state"] == "completed"
+    classes = ended.json["steps"]["preprocess.classes[model]"]
+    assert classes["facts"]["rows"] == len(prompts)
+    found = records.read(Path(ended.json["artifacts"]["preprocess"]) / "model_labelled.parquet")
+    assert found
+    assert {row.label_source for row in found} == {f"model:{result['steps']['four_class']['content']}"}
 
 
 @pytest.mark.soak

@@ -98,6 +98,31 @@ def test_the_reward_is_told_what_the_classifier_thinks_of_each_prompt(classifier
     assert [list(row) for row in classify(prompts)] == [pytest.approx(list(row), abs=1e-5) for row in wanted]
 
 
+class Cut:
+    """Interrupts a training in the middle of its policy's steps."""
+
+    def report(self, step, done, total, message, metrics) -> None:
+        if message.startswith("ppo 3/"):
+            raise KeyboardInterrupt
+
+
+def test_a_policy_learns_by_it_and_goes_on_after_a_cut_to_the_same_bytes(classifier_folder, labelled, tmp_path):
+    asked = tiny.variant(epochs=2)
+    asked = asked.model_copy(update={"reward": asked.reward.model_copy(update={"classifier": 0.5})})
+    told = tiny.artifact(classifier_folder, "four_class")
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(labelled, tmp_path / "cut", config=asked, classifier=told, sinks=(Cut(),))
+    for home in ("cut", "whole"):
+        tiny.train(labelled, tmp_path / home, config=asked, classifier=told)
+    assert tiny.bytes_of(tmp_path / "cut") == tiny.bytes_of(tmp_path / "whole")
+    lines = (tiny.output(tmp_path / "whole") / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    rollouts = [row for row in map(json.loads, lines) if row["phase"] == "ppo" and "reward_classifier" in row]
+    assert len(rollouts) == 2
+    assert all(0 <= row["reward_classifier"] <= 0.5 for row in rollouts)
+    metrics = durable.read_json(tiny.output(tmp_path / "whole") / "metrics.json")["ppo"]
+    assert {"classifier"} <= set(metrics["reward_before"]) & set(metrics["reward_after"])
+
+
 @pytest.mark.parametrize(("weight", "missing"), [(0.0, None), (0.5, Ref("four_class"))])
 def test_the_pipeline_trains_it_where_the_reward_asks(weight, missing):
     from so8t.wiring import STEPS

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from so8t.cli import checkpoint as command
-from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.errors import InputError, Interrupted, ResourceError, StepFailed
 from so8t.loop import request, trainer
 from so8t.loop.checkpoint import Checkpoints, tag_of, verify
 from so8t.loop.phase import Optimizer
@@ -110,25 +110,52 @@ class FillUp:
                     return
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root mounts a small disk")
-def test_a_full_disk_ends_the_training_clearly_and_it_goes_on_once_there_is_room(world, whole, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], check=False)
-    if mounted.returncode:
+@pytest.fixture
+def disk(tmp_path):
+    """12 MB, where this machine lets us mount them."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if os.name == "nt" or subprocess.run(command, check=False).returncode:
         pytest.skip("no right to mount here")
-    try:
-        with pytest.raises(ResourceError, match="the disk is full"):
-            tiny.train(world, disk, sinks=(FillUp(disk),))
-        (disk / "filler").unlink()
-        kept = Checkpoints(folder(disk), 5)
-        assert kept.names()
-        assert [verify(kept.folder / name) for name in kept.names()] == [None] * len(kept.names())
-        facts = tiny.train(world, disk)
-        assert facts["resumes"][0]["step"] >= 3
-        assert tiny.bytes_of(disk) == tiny.bytes_of(whole)
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_ends_the_training_clearly_and_it_goes_on_once_there_is_room(world, whole, disk):
+    with pytest.raises(ResourceError, match="the disk is full"):
+        tiny.train(world, disk, sinks=(FillUp(disk),))
+    (disk / "filler").unlink()
+    kept = Checkpoints(folder(disk), 5)
+    assert kept.names()
+    assert [verify(kept.folder / name) for name in kept.names()] == [None] * len(kept.names())
+    facts = tiny.train(world, disk)
+    assert facts["resumes"][0]["step"] >= 3
+    assert tiny.bytes_of(disk) == tiny.bytes_of(whole)
+
+
+class FillUpAndEnd(FillUp):
+    """What ends the training has nothing to do with the disk, which is full by then."""
+
+    def __init__(self, disk: Path, error: Exception) -> None:
+        super().__init__(disk)
+        self.error = error
+
+    def report(self, step, done, total, message, metrics):
+        super().report(step, done, total, message, metrics)
+        if self.full:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [Interrupted("told to stop"), StepFailed("a fault of its own")])
+def test_on_a_full_disk_what_ends_the_training_is_what_arrives(world, disk, capsys, error):
+    with pytest.raises(type(error), match=str(error)) as raised:
+        # No rolling checkpoint: the first write on the full disk is that of the end.
+        tiny.train(world, disk, 1000.0, sinks=(FillUpAndEnd(disk, error),))
+    told = " ".join([str(raised.value), *getattr(raised.value, "__notes__", [])])
+    assert "could not be saved" in told
+    assert "took no note of how the run ended" in capsys.readouterr().err
+    assert read(folder(disk).parent).status == "running"  # what was there is whole
 
 
 def test_a_named_checkpoint_is_gone_on_from_once_and_newer_ones_are_passed_over(world, whole, tmp_path):

@@ -135,6 +135,7 @@ def train(
     config: Train = CONFIG,
     resume: str = "auto",
     sinks: tuple[Sink, ...] = (),
+    classifier: Artifact | None = None,
     **settings: object,
 ) -> dict[str, object]:
     """Run the step; the result lies in `output(home)`."""
@@ -147,6 +148,8 @@ def train(
     progress = Progress("train", machine, home, (JsonLines(home / "progress.jsonl", 0.0), *sinks))
     output(home).mkdir(parents=True, exist_ok=True)
     inputs = {"base": artifact(world / "base", "collect.base"), "data": artifact(world / "data", "preprocess")}
+    if classifier is not None:
+        inputs["classifier"] = classifier
     return run(config, inputs, output(home), progress)
 
 
