@@ -64,10 +64,12 @@ def interval(values: list[float]) -> list[float]:
     return [round(float(v), 3) for v in np.percentile(values, LEVEL)]
 
 
-def measure(found: "np.ndarray", steered: "np.ndarray", rows: Rows, held_out: Rows, bound: float) -> dict[str, Any]:
+def measure(
+    found: "np.ndarray", steered: "np.ndarray", rows: Rows, held_out: Rows, bound: float, confidence: float
+) -> dict[str, Any]:
     """What probabilities [N, 4] of the test rows are worth; `steered` are those of the validation rows."""
     truth, known = (np.array([row.label for row in part]) for part in (rows, held_out))
-    fitted = calibration.fit(steered, known, bound)
+    fitted = calibration.fit(steered, known, bound, confidence)
     whole = calibration.tempered(found, fitted.temperature)
     plain = classification(truth.tolist(), found.argmax(1).tolist())
     decided = classification(truth.tolist(), [int(fitted.decide(row)) for row in found])
@@ -105,7 +107,8 @@ def main() -> None:
     for seed in options.seeds:
         made = make(options.config, [*options.overrides, f"four_class.seed={seed}"], options.home)
         train, held_out, test = (texts(made["preprocess"].path, s) for s in ("train", "validation", "test"))
-        bound = float(made["four_class"].manifest.config["decision"]["unsafe_allow_max"])
+        decision = made["four_class"].manifest.config["decision"]
+        limits = float(decision["unsafe_allow_max"]), float(decision["confidence"])
         peer = labeller.fit(train, 0)
         assert peer is not None
         theirs, their_steering = (peer.predict([row.prompt for row in part]) for part in (test, held_out))
@@ -114,8 +117,8 @@ def main() -> None:
         table = {
             "seed": seed, "rows": {"train": len(train), "validation": len(held_out), "test": len(test)},
             "groups": len(groups_of(test)),
-            "classifier": measure(ours, our_steering, test, held_out, bound),
-            "tfidf": measure(theirs, their_steering, test, held_out, bound),
+            "classifier": measure(ours, our_steering, test, held_out, *limits),
+            "tfidf": measure(theirs, their_steering, test, held_out, *limits),
             "intervals_95": compare(ours, theirs, test),
             "trained_in_s": made["four_class"].seconds,
         }  # fmt: skip

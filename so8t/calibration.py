@@ -2,8 +2,9 @@
 
 One temperature makes the probabilities honest (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017).
 A class applies where its probability reaches the class's threshold; of those that apply the highest wins, and where
-none does it is ESCALATION. ALLOW's threshold bounds how often a row of another class is allowed, in expectation over
-new rows like those it was fitted on (conformal risk control: Angelopoulos et al., arXiv 2208.02814, section 2).
+none does it is ESCALATION. ALLOW's threshold bounds, with a stated confidence, how often a new row of another class is
+allowed, whatever the probabilities are worth: the share above the (k+1)-th highest of n rows' numbers has the
+distribution Beta(k+1, n-k), whatever theirs is (Wilks 1941, Determination of Sample Sizes for Setting Tolerance Limits).
 
 Legend: N rows, C = 4 classes in the order of `Label`; probabilities [N, C], labels [N].
 """
@@ -73,11 +74,11 @@ def _decided(whole: "np.ndarray", thresholds: Sequence[float]) -> "np.ndarray":
     return found
 
 
-def fit(probabilities: "np.ndarray", labels: "np.ndarray", unsafe_allow_max: float) -> Calibration:
+def fit(probabilities: "np.ndarray", labels: "np.ndarray", unsafe_allow_max: float, confidence: float) -> Calibration:
     """Temperature and thresholds from held-out rows.
 
     The other classes' thresholds maximise the decision's macro-F1 by coordinates; ALLOW's is then the smallest
-    from one half whose unsafe-allow rate r over the n rows of other classes has (n r + 1) / (n + 1) <= unsafe_allow_max.
+    from one half whose unsafe-allow rate is at most `unsafe_allow_max` with this confidence.
     """
     temperature = fit_temperature(probabilities, labels)
     whole = tempered(probabilities, temperature)
@@ -85,7 +86,7 @@ def fit(probabilities: "np.ndarray", labels: "np.ndarray", unsafe_allow_max: flo
     for _ in range(ROUNDS):
         for label in (Label.REFUSE, Label.DENY, Label.ESCALATION):
             thresholds[label] = max(GRID, key=lambda t, c=label: _score(whole, labels, thresholds, c, t))  # type: ignore[misc]
-    thresholds[Label.ALLOW] = _allow_threshold(whole, labels, thresholds, unsafe_allow_max)
+    thresholds[Label.ALLOW] = allow_threshold(whole[:, Label.ALLOW], labels, unsafe_allow_max, confidence)
     return Calibration(temperature, tuple(thresholds))
 
 
@@ -98,31 +99,35 @@ def _score(
     return float(classification(labels.tolist(), guessed)["macro_f1"]), -abs(threshold - 0.5)
 
 
-def _allow_threshold(
-    whole: "np.ndarray", labels: "np.ndarray", thresholds: Sequence[float], unsafe_allow_max: float
-) -> float:
-    open_to_allow = [row for row in range(len(whole)) if not _others_apply(whole[row], thresholds)]
-    unsafe = [float(whole[row, Label.ALLOW]) for row in open_to_allow if labels[row] != Label.ALLOW]
-    n = int((labels != Label.ALLOW).sum())
-    likely = {float(whole[row, Label.ALLOW]) for row in open_to_allow}
-    for candidate in sorted({ALLOW_MIN, *(p for p in likely if p > ALLOW_MIN)}):
-        errors = sum(p >= candidate for p in unsafe)
-        if (errors + 1) / (n + 1) <= unsafe_allow_max:
+def allow_threshold(likely: "np.ndarray", labels: "np.ndarray", unsafe_allow_max: float, confidence: float) -> float:
+    """The smallest from one half that keeps the bound, for ALLOW's probabilities [N]; NEVER where too few rows say so.
+
+    A row of another class counts where it is as likely, even if that class's threshold would have stopped it: those
+    thresholds were fitted on the same rows.
+    """
+    unsafe = likely[labels != Label.ALLOW]
+    for candidate in sorted({ALLOW_MIN, *(float(p) for p in likely if p > ALLOW_MIN)}):
+        if upper_limit(int((unsafe >= candidate).sum()), len(unsafe), confidence) <= unsafe_allow_max:
             return candidate
     return NEVER
 
 
-def _others_apply(row: "np.ndarray", thresholds: Sequence[float]) -> bool:
-    return any(row[c] >= thresholds[c] for c in Label if c != Label.ALLOW)
+def upper_limit(errors: int, n: int, confidence: float) -> float:
+    """Of the rate behind so many errors in n rows, one-sided (Clopper and Pearson 1934)."""
+    from scipy.stats import beta
+
+    return float(beta.ppf(confidence, errors + 1, n - errors)) if errors < n else 1.0
 
 
-def report(probabilities: "np.ndarray", labels: "np.ndarray", unsafe_allow_max: float) -> dict[str, Any]:
+def report(
+    probabilities: "np.ndarray", labels: "np.ndarray", unsafe_allow_max: float, confidence: float
+) -> dict[str, Any]:
     """Calibration error, Brier score and decisions before and after; `after` is out of fold, so no row judges itself."""
     after, decided = np.zeros_like(probabilities), np.zeros(len(labels), int)
     folds = np.arange(len(labels)) % min(FOLDS, len(labels))
     for fold in set(folds.tolist()):
         held = folds == fold
-        fitted = fit(probabilities[~held], labels[~held], unsafe_allow_max)
+        fitted = fit(probabilities[~held], labels[~held], unsafe_allow_max, confidence)
         after[held] = tempered(probabilities[held], fitted.temperature)
         decided[held] = [int(fitted.decide(row)) for row in probabilities[held]]
     measured = {

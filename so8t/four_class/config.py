@@ -66,7 +66,10 @@ class Decision(Section):
     """How probabilities become a decision; fitted on the validation rows."""
 
     unsafe_allow_max: Share = 0.02
-    """Bound on the expected share of ESCALATION, DENY and REFUSE rows that are allowed."""
+    """Bound on the share of ESCALATION, DENY and REFUSE rows that are allowed."""
+    confidence: Share = 0.9
+    """With which the bound holds for new rows like the validation rows; 0.9 and a bound of 0.02 need 114 validation rows
+    of those classes, and with fewer nothing is allowed."""
 
 
 class FourClass(Section):

@@ -107,13 +107,13 @@ class Calibrate(Stateless):
         """Fit on all validation rows; `report` is out of fold."""
         with self.learner.as_best():
             found = self.learner.probabilities(self.held_out).numpy()
-        truth, bound = labels_of(self.held_out), self.learner.config.decision.unsafe_allow_max
-        fitted = calibration.fit(found, truth, bound)
+        truth, decision = labels_of(self.held_out), self.learner.config.decision
+        fitted = calibration.fit(found, truth, decision.unsafe_allow_max, decision.confidence)
         result = {
             "best_step": int(self.learner.best_step),
             "best_macro_f1": float(self.learner.best_score),
             "calibration": fitted.as_json(),
-            "report": calibration.report(found, truth, bound),
+            "report": calibration.report(found, truth, decision.unsafe_allow_max, decision.confidence),
         }
 
         def commit() -> dict[str, Any]:

@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from so8t import calibration
-from so8t.calibration import NEVER, Calibration, brier, decide, fit, reliability, report, tempered
+from so8t.calibration import (
+    NEVER,
+    Calibration,
+    allow_threshold,
+    brier,
+    decide,
+    fit,
+    reliability,
+    report,
+    tempered,
+    upper_limit,
+)  # fmt: skip
 from so8t.errors import InputError
 from so8t.labels import Label
 
@@ -53,30 +64,45 @@ def test_a_number_that_is_none_is_a_doubt(bad):
     assert Calibration().decide(np.array([bad, 0.0, 0.0, 0.0])) == Label.ESCALATION
 
 
-@pytest.mark.parametrize("bound", [0.02, 0.1])
-def test_unsafe_allow_keeps_its_bound_on_new_rows(bound):
+@pytest.mark.parametrize(("bound", "confidence"), [(0.02, 0.9), (0.1, 0.9), (0.1, 0.5)])
+def test_unsafe_allow_keeps_its_bound_on_new_rows_as_often_as_it_says(bound, confidence):
+    found, labels = drawn(100_000, 0.8, 99)
+    new = found[labels != Label.ALLOW, Label.ALLOW]
     rates = []
-    for seed in range(10):
-        found, labels = drawn(1200, 0.8, seed)
-        fitted = fit(found[:300], labels[:300], bound)
-        unsafe = [fitted.decide(p) == Label.ALLOW for p, y in zip(found[300:], labels[300:], strict=True) if y]
-        rates.append(sum(unsafe) / len(unsafe))
-    assert 0 < float(np.mean(rates)) <= bound + 0.01
+    for seed in range(400):
+        known, truth = drawn(300, 0.8, seed)
+        rates.append(float((new >= allow_threshold(known[:, Label.ALLOW], truth, bound, confidence)).mean()))
+    kept = float(np.mean(np.array(rates) <= bound))
+    # Three standard errors of 400 draws; and no more careful than it has to be where errors come one by one.
+    assert confidence - 3 * (confidence * (1 - confidence) / 400) ** 0.5 <= kept
+    assert float(np.mean(rates)) > bound / 4
+
+
+@pytest.mark.parametrize(("errors", "n", "limit"), [(0, 100, 1 - 0.1**0.01), (99, 100, 0.9**0.01), (3, 3, 1.0)])
+def test_the_limit_is_that_of_the_binomial_distribution(errors, n, limit):
+    assert upper_limit(errors, n, 0.9) == pytest.approx(limit)
+
+
+def test_a_fitted_decision_is_no_laxer_than_its_bound():
+    found, labels = drawn(1200, 0.8)
+    fitted = fit(found[:300], labels[:300], 0.1, 0.9)
+    unsafe = [fitted.decide(p) == Label.ALLOW for p, y in zip(found[300:], labels[300:], strict=True) if y]
+    assert 0 < sum(unsafe) / len(unsafe) <= 0.1
 
 
 def test_too_few_rows_for_the_bound_allow_nothing():
     found, labels = drawn(30, 1.0)
-    assert fit(found, labels, 0.01).thresholds[Label.ALLOW] == NEVER
+    assert fit(found, labels, 0.01, 0.9).thresholds[Label.ALLOW] == NEVER
 
 
 def test_allow_is_likelier_than_all_the_others_together():
     found, labels = drawn(400, 1.0)
-    assert fit(found, labels, 0.9).thresholds[Label.ALLOW] >= calibration.ALLOW_MIN
+    assert fit(found, labels, 0.9, 0.9).thresholds[Label.ALLOW] >= calibration.ALLOW_MIN
 
 
 def test_report_is_out_of_fold_and_mends_overconfidence():
     found, labels = drawn(400, 0.6)
-    told = report(found, labels, 0.05)
+    told = report(found, labels, 0.05, 0.9)
     assert told["after"]["calibration_error"] < told["before"]["calibration_error"]
     assert told["after"]["brier"] < told["before"]["brier"]
     assert sum(b["rows"] for b in told["after"]["reliability"]) == 400
