@@ -4,10 +4,13 @@ The steps of a bake run here as they are, with two folders in the place of artif
 by content. So a second run finds everything done, and a killed one goes on.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from so8t.artifacts import MANIFEST, Artifact, FileEntry, Manifest, Store, check_hashes, content_of, hash_file, load
-from so8t.bake.config import Bake
+from so8t.bake.config import Bake, Fold
 from so8t.bake.gguf_vocab import strips_right
 from so8t.bake.material import OURS, Material
 from so8t.config import Config
@@ -22,30 +25,35 @@ SUFFIXES = frozenset({".json", ".jinja", ".model", ".safetensors", ".txt"})
 NAME_WITHOUT_PHI3 = "so8t-baked"
 
 
-def bake_alone(
-    config: Config, store: Store, base: Path, adapter: Path, name: str = "", sinks: tuple[Sink, ...] = ()
-) -> Artifact:
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: two folders, a name ("" takes the config's), and whether transformers' folder is written too."""
+
+    base: Path
+    adapter: Path
+    name: str = ""
+    stock: bool = True
+
+
+def bake_alone(config: Config, store: Store, request: Request, sinks: tuple[Sink, ...] = ()) -> Artifact:
     """The bake's artifact; those of the fold and the quantizations lie beside it in the store.
 
     InputError for a base of another family, an adapter that cannot be folded, or one of another base.
     """
-    check_model(base)
-    train = _train_of(adapter)
-    material = Material.of(base, train)
-    if guided := [name for name in config.bake.quantizations if config.bake.quantize(name).guided]:
-        raise InputError(
-            f"bake.quantizations has {', '.join(guided)}",
-            "types without a guide: an adapter alone has no training split to compute one on",
-            "--set bake.quantizations=[Q8_0,Q4_K_M]",
-        )
+    check_model(request.base)
+    train = _train_of(request.adapter)
+    material = Material.of(request.base, train)
     if not load_tokenizer(material.tokenizer).chat_template:
         raise InputError(f"{material.tokenizer} has no chat template", "an instruct model's tokenizer")
     # Named for the tokenizer where nothing is asked for: llama.cpp decides by it what white space means.
-    name = name or (config.bake.fold.name if strips_right(material.tokenizer) else NAME_WITHOUT_PHI3)
-    section = config.bake.model_copy(update={"fold": config.bake.fold.model_copy(update={"name": name})})
-    return _Baking(config, store, sinks).run(
-        section, {"base": folder_as_artifact(base), "train": folder_as_artifact(train)}
-    )
+    fitting = config.bake.fold.name if strips_right(material.tokenizer) else NAME_WITHOUT_PHI3
+    try:
+        fold = Fold(name=request.name or fitting, stock=request.stock)
+    except ValidationError as error:
+        raise InputError(f"the name {request.name!r}: {error.errors()[0]['msg']}", "a name for files") from None
+    section = config.bake.model_copy(update={"fold": fold})
+    inputs = {"base": folder_as_artifact(request.base), "train": folder_as_artifact(train)}
+    return _Baking(config, store, sinks).run(section, inputs)
 
 
 class _Baking:
@@ -72,8 +80,11 @@ def _train_of(adapter: Path) -> Path:
     return adapter.parent if inside_of_a_training and (adapter.parent / MANIFEST).is_file() else adapter
 
 
-def folder_as_artifact(folder: Path) -> Artifact:
-    """A folder in an artifact's place; DamagedArtifact where it is one, and not as its manifest says."""
+def folder_as_artifact(folder: Path, hashed: bool = True) -> Artifact:
+    """A folder in an artifact's place; DamagedArtifact where it is one, and not as its manifest says.
+
+    Without hashes its content is that of no files: for measuring what a step itself costs.
+    """
     if (folder / MANIFEST).is_file():
         problems = check_hashes(folder)
         if problems:
@@ -82,7 +93,7 @@ def folder_as_artifact(folder: Path) -> Artifact:
     files = [
         FileEntry(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=hash_file(path))
         for path in sorted(folder.rglob("*"))
-        if path.suffix in SUFFIXES and path.is_file() and not _hidden(path.relative_to(folder))
+        if hashed and path.suffix in SUFFIXES and path.is_file() and not _hidden(path.relative_to(folder))
     ]
     manifest = Manifest(
         step="", version=0, key="", content=content_of(files), inputs={}, config={}, files=files, facts={}, code={},

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from so8t import durable
-from so8t.so8.merge import ITEM_BYTES, Floats64, narrow
+from so8t.so8.merge import ITEM_BYTES, narrow
 
 FileType = Literal["F32", "F16", "BF16"]
 FTYPE = {
@@ -27,12 +27,12 @@ NOTED = ("license", "base_id", "base_revision")
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor to be written: its GGUF name, shape `[rows, ...]`, type, and where its rows come from."""
+    """A tensor to be written: its GGUF name, shape `[rows, ...]`, type, and its rows, of that type or float64."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    rows: Iterable[Floats64]
+    rows: Iterable[NDArray[Any]]
 
     @property
     def size_bytes(self) -> int:
@@ -58,7 +58,7 @@ def new_gguf(path: Path, architecture: str) -> Iterator[gguf.GGUFWriter]:
 def write_tensors(writer: gguf.GGUFWriter, slots: list[Slot]) -> Iterator[int]:
     """Write header, keys and tensors; yields the bytes of tensor data written so far.
 
-    Every value is cast once from float64; InputError where one would not be finite.
+    What is float64 is cast, once; InputError where a value would not be finite.
     """
     for slot in slots:
         kind = gguf.GGMLQuantizationType[slot.dtype]
@@ -72,7 +72,7 @@ def write_tensors(writer: gguf.GGUFWriter, slots: list[Slot]) -> Iterator[int]:
     for slot in slots:
         written = 0
         for rows in slot.rows:
-            written += _write(file, narrow(rows, slot.dtype, slot.name))
+            written += _write(file, narrow(rows, slot.dtype, slot.name) if rows.dtype == np.float64 else rows)
             yield done + written
         assert written == slot.size_bytes, slot.name
         writer.write_padding(file, written)

@@ -16,7 +16,7 @@ from so8t import durable
 from so8t.bake.gguf_file import FileType, Slot, add_general, new_gguf, write_tensors
 from so8t.bake.gguf_vocab import add_vocabulary
 from so8t.errors import InputError
-from so8t.so8.merge import Floats64, Folded
+from so8t.so8.merge import Folded
 
 ARCHITECTURE = "Phi3ForCausalLM"
 HEAD = "lm_head.weight"
@@ -112,14 +112,6 @@ def _slots(folded: Folded, config: dict[str, Any], file_type: FileType) -> Itera
         if target is None:
             raise InputError(f"the base has a tensor {name!r}", "the tensors of a Phi-3 model only")
         shape = folded.base.info(name).shape
-        yield Slot(target, shape, file_type if len(shape) > 1 else "F32", _Rows(folded, name))
-
-
-class _Rows:
-    """Rows of a tensor, read when its turn comes."""
-
-    def __init__(self, folded: Folded, name: str) -> None:
-        self._folded, self._name = folded, name
-
-    def __iter__(self) -> Iterator[Floats64]:
-        return (rows for _, rows in self._folded.slices(self._name))
+        dtype = file_type if len(shape) > 1 else "F32"
+        # A generator: read when its turn comes.
+        yield Slot(target, shape, dtype, folded.cast(name, dtype, target))

@@ -60,7 +60,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         _demand_room(folder, piece, index, size)
         is_byte = not rule and _BYTE.fullmatch(piece) is not None
         pieces[index], types[index] = piece, int(BYTE if is_byte else NORMAL)
-        scores[index] = 0.0 if is_byte else -float(ranks.get(piece, len(ranks)))
+        scores[index] = 0.0 if is_byte else -float(ranks.get(piece, len(model["merges"])))
     for entry in tokenizer["added_tokens"]:
         index, piece = entry["id"], entry["content"]
         _demand_room(folder, piece, index, size)

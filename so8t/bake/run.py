@@ -21,7 +21,6 @@ from so8t.bake.measured import Measured
 from so8t.bake.parity import Floats, Parity
 from so8t.bake.quantize import model_gguf
 from so8t.bake.reference import Chats, Live, ask_folded, ask_live, load_folded, read_chats
-from so8t.bake.texts import parity_texts
 from so8t.errors import DamagedArtifact
 from so8t.progress import Progress
 from so8t.so8.vit import Vision
@@ -108,12 +107,16 @@ class Bench:
 
     def measure(self) -> list[Gate]:
         """Every gate, in the order of the table."""
-        gates = self._folding_gates()
+        gates = [self.folding_gate(), self.conversion_gate()]
+        # The logits of a real vocabulary take gigabytes.
+        self.__dict__.pop("plain", None)
+        if self.trained_on == NF4:
+            gates.append(self.training_gate())
         for kind, path in self.files.items():
             self.measured.parity(kind, self.sha256[path.name], lambda kind=kind, path=path: self._file(kind, path))  # type: ignore[misc]
         gates += self._loss_gates()
         self.progress.update(5, STAGES, "tokenizer, metadata, images")
-        texts = parity_texts(self.tokenizer, self.chats.prompts, self.limits.tokenizer_texts)
+        texts = checks.tokenizer_texts(self.tokenizer, self.chats.prompts)
         gates += checks.tokenizer_gates(self.files["F16"], self.tokenizer, texts)
         for kind, path in self.files.items():
             gates += checks.metadata_gates(path, self.tokenizer, self.hf, self.name)
@@ -124,19 +127,23 @@ class Bench:
             gates += self.measured.gates("images", both, self._images)
         return gates
 
-    def _folding_gates(self) -> list[Gate]:
+    def folding_gate(self) -> Gate:
+        """The live adapter against what was folded in float64."""
         fold = self.measured.parity("fold", "", lambda: compared(self.live.logits, self.plain, self.chats.ids))
+        return Gate("live against folded, relative logit error", fold.relative_error, self.limits.fold_error_max)
+
+    def conversion_gate(self) -> Gate:
+        """What was folded in float64 against its F32 GGUF."""
         f32 = self.measured.parity("F32", "", self._f32)
-        # The logits of a real vocabulary take gigabytes.
-        self.__dict__.pop("plain", None)
-        gates = [
-            Gate("live against folded, relative logit error", fold.relative_error, self.limits.fold_error_max),
-            Gate("transformers against F32 GGUF, max logit difference", f32.difference_max, self.limits.f32_logit_max),
-        ]
-        if self.trained_on == NF4:
-            trained = self.measured.parity(NF4, "", self._trained)
-            gates.append(Gate("4-bit base of the training against what is baked, mean KL", trained.kl, self.limits.trained_kl_max))  # fmt: skip
-        return gates
+        return Gate(
+            "transformers against F32 GGUF, max logit difference", f32.difference_max, self.limits.f32_logit_max
+        )
+
+    def training_gate(self) -> Gate:
+        """The live adapter on the base that training saw against the live adapter on the base that is baked."""
+        trained = self.measured.parity(NF4, "", self._trained)
+        name = "4-bit base of the training against what is baked, mean KL"
+        return Gate(name, trained.kl, self.limits.trained_kl_max)
 
     def _loss_gates(self) -> list[Gate]:
         f16 = self.measured.parities["F16"]

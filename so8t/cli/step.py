@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="with --adapter: the baked model's name (default: bake.fold.name)",
     )
+    parser.add_argument("--gguf-only", action="store_true", help="with --adapter: no stock folder for transformers; half as much is written")  # fmt: skip
     parser.add_argument("--progress-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--error-file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--die-with-stdin", action="store_true", help=argparse.SUPPRESS)
@@ -65,14 +66,9 @@ def main(options: argparse.Namespace) -> int:
         if os.environ.get(RANK, "0") != "0":
             assist(ref, config, Store(config.home()))
             return 0
-        alone = _alone(options)
         sink: Sink = JsonLines(options.progress_file) if options.progress_file else PlainLines()
-        if alone:
-            from so8t.bake.alone import bake_alone
-
-            artifact = bake_alone(config, Store(config.home()), *alone, options.model_name, (sink,))
-        else:
-            artifact = _make(ref, config, (sink,))
+        asked = options.adapter or options.base or options.model_name or options.gguf_only
+        artifact = _bake_alone(options, config, (sink,)) if asked else _make(ref, config, (sink,))
     except BaseException as error:
         # Of several processes the first to fail says why; the others then only miss it.
         if options.error_file and not (os.environ.get("WORLD_SIZE") and options.error_file.exists()):
@@ -87,13 +83,17 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _alone(options: argparse.Namespace) -> tuple[Path, Path] | None:
-    """(base, adapter) of a bake without the steps before; ConfigError where that is not what was said."""
-    if options.adapter is None and options.base is None and not options.model_name:
-        return None
+def _bake_alone(options: argparse.Namespace, config: "Config", sinks: "tuple[Sink, ...]") -> "Artifact":
+    """A bake without the steps before; ConfigError where that is not what was said."""
     if options.name != "bake" or options.adapter is None or options.base is None:
-        raise ConfigError("--adapter, --base or --model-name", "so8t step bake with both --adapter DIR and --base DIR")
-    return options.base.absolute(), options.adapter.absolute()
+        raise ConfigError(
+            "--adapter, --base, --model-name or --gguf-only", "so8t step bake with both --adapter DIR and --base DIR"
+        )
+    from so8t.artifacts import Store
+    from so8t.bake.alone import Request, bake_alone
+
+    request = Request(options.base.absolute(), options.adapter.absolute(), options.model_name, not options.gguf_only)
+    return bake_alone(config, Store(config.home()), request, sinks)
 
 
 def _make(ref: "Ref", config: "Config", sinks: "tuple[Sink, ...]") -> "Artifact":

@@ -4,14 +4,14 @@ Column vectors: the live adapter computes y = R_out (W + s B A) R_in x, with R =
 block-diagonal over consecutive groups of 8 channels (Cayley, 1846; OFT, Qiu et al. 2023, section 4). Code on
 row vectors transposes; folding the transpose, which is the inverse rotation, is wrong by the whole effect.
 
-Weights are read row slice by row slice from safetensors, so that no tensor is ever whole in float64.
+Weights are read row slice by row slice from safetensors, so that no tensor is ever whole in memory.
 """
 
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,18 @@ Floats64 = NDArray[np.float64]
 
 BLOCK = 8
 ENTRIES = BLOCK * (BLOCK - 1) // 2  # 28: the upper triangle of a skew 8x8, row by row
-SLICE_ROWS = 1024
+# A slice of a tensor: so many values at most, 8 MiB in float64, which a processor's cache holds about.
+SLICE_VALUES = 1 << 20
+PIECE_BYTES = 4 << 20
 INDEX = "model.safetensors.index.json"
 FORMAT = "so8t-adapter-1"
 MAPS = ("cayley", "expm")
 PARTS = ("so8_out", "so8_in", "lora_a", "lora_b")
 TOKEN_ROWS = {"token_rows.embed_tokens": "model.embed_tokens.weight", "token_rows.lm_head": "lm_head.weight"}
 ITEM_BYTES: dict[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+STORED: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+# All bits of the exponent: infinite, or not a number.
+EXPONENT = {"F16": np.uint16(0x7C00), "BF16": np.uint16(0x7F80)}
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
@@ -236,25 +241,45 @@ class Tensors:
             return np.empty(0, np.uint8)
         return np.memmap(info.path, np.uint8, "r", info.start, (info.size_bytes,))
 
-    def rows(self, name: str, start: int, stop: int) -> Floats64:
-        """Rows of a tensor as float64; a vector counts as one column."""
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes as they lie on disk, read a bounded number at a time."""
         info = self._infos[name]
-        if info.dtype not in ITEM_BYTES:
-            raise InputError(f"{info.path}: {name} is {info.dtype}", f"one of {', '.join(ITEM_BYTES)}")
-        width = ITEM_BYTES[info.dtype] * int(np.prod(info.shape[1:]))
+        left = info.size_bytes
+        with info.path.open("rb") as file:
+            file.seek(info.start)
+            while left:
+                yield file.read(min(left, PIECE_BYTES))
+                left -= min(left, PIECE_BYTES)
+
+    def stored(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows of a tensor as they are stored; bf16 as its bits. A vector counts as one column."""
+        info = self._infos[name]
+        if info.dtype not in STORED:
+            raise InputError(f"{info.path}: {name} is {info.dtype}", f"one of {', '.join(STORED)}")
+        width = ITEM_BYTES[info.dtype] * math.prod(info.shape[1:])
         data = np.asarray(self.raw(name)[start * width : stop * width])
-        return _widen(data, info.dtype).reshape(-1, *info.shape[1:])
+        typed: NDArray[Any] = data.view(STORED[info.dtype]).reshape(-1, *info.shape[1:])
+        return typed
+
+    def rows(self, name: str, start: int, stop: int) -> Floats64:
+        """Rows of a tensor as float64."""
+        wide: Floats64 = _widen(self.stored(name, start, stop)).astype(np.float64, copy=False)
+        return wide
 
     def whole(self, name: str) -> Floats64:
         """A whole tensor as float64."""
         shape = self._infos[name].shape
         return self.rows(name, 0, shape[0]) if shape else self.rows(name, 0, 1).reshape(())
 
+    def spans(self, name: str) -> Iterator[tuple[int, int]]:
+        """(first, last + 1) row of each slice: multiples of 8 rows, and no more than SLICE_VALUES where 8 rows are not."""
+        count, *rest = self._infos[name].shape
+        step = max(SLICE_VALUES // max(math.prod(rest), 1) // BLOCK, 1) * BLOCK
+        return ((start, min(start + step, count)) for start in range(0, count, step))
+
     def slices(self, name: str) -> Iterator[tuple[int, Floats64]]:
-        """(first row, float64 rows) of a tensor, a bounded number of rows at a time."""
-        count = self._infos[name].shape[0]
-        for start in range(0, count, SLICE_ROWS):
-            yield start, self.rows(name, start, min(start + SLICE_ROWS, count))
+        """(first row, float64 rows) of a tensor."""
+        return ((start, self.rows(name, start, stop)) for start, stop in self.spans(name))
 
 
 class Folded:
@@ -288,6 +313,29 @@ class Folded:
                 yield start, weight
             else:
                 yield start, weight
+
+    def cast(self, name: str, dtype: str, called: str = "") -> Iterator[NDArray[Any]]:
+        """Slices after folding in another type, each value rounded once; bf16 as its bits.
+
+        InputError with the number of values that would not be finite; `called` is the tensor's name in it.
+        """
+        lost, largest = 0, 0.0
+        for values in self._values(name):
+            data, odd = _rounded(values, dtype)
+            if odd is not None:
+                lost += int(odd.sum())
+                # A NaN is the largest of all.
+                largest = float(np.maximum(largest, np.abs(_widen(values)[odd]).max()))
+            elif not lost:
+                yield data
+        if lost:
+            raise _beyond(called or name, dtype, lost, largest)
+
+    def _values(self, name: str) -> Iterator[NDArray[Any]]:
+        """float64 where something was folded, else what is stored."""
+        if self.adapter.touches(name):
+            return (rows for _, rows in self.slices(name))
+        return (self.base.stored(name, start, stop) for start, stop in self.base.spans(name))
 
     def whole(self, name: str) -> Floats64:
         """A whole tensor after folding."""
@@ -338,40 +386,63 @@ def write_folded(source: Path, folded: Folded, target: Path) -> int:
         file.write(head.read(data_at))
         for name in sorted(header, key=lambda name: header[name]["data_offsets"][0]):
             if not folded.adapter.touches(name):
-                file.write(folded.base.raw(name).data)
+                for piece in folded.base.pieces(name):
+                    file.write(piece)
                 continue
             changed += 1
-            for _, rows in folded.slices(name):
-                file.write(narrow(rows, header[name]["dtype"], name).tobytes())
+            for data in folded.cast(name, header[name]["dtype"]):
+                file.write(data.data)
     return changed
 
 
-def _widen(data: NDArray[np.uint8], dtype: str) -> Floats64:
-    if dtype == "BF16":
-        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    return data.view("<f4" if dtype == "F32" else "<f2").astype(np.float64)
+def _widen(data: NDArray[Any]) -> NDArray[Any]:
+    """Floats of what is stored: bf16 comes as its bits."""
+    return (data.astype(np.uint32) << 16).view(np.float32) if data.dtype == STORED["BF16"] else data
 
 
-def narrow(values: Floats64, dtype: str, name: str) -> NDArray[Any]:
-    """Cast once from float64, to nearest even; InputError where a value would not be finite.
-
-    bf16 comes as uint16 bits, through float32 (numpy has no bf16): that differs from one rounding in ties only.
-    """
+@cache
+def _halves() -> NDArray[np.float16]:
+    """The F16 of each bf16: numpy rounds one by one, which takes three times as long as to look it up."""
     with np.errstate(over="ignore"):
-        cast: NDArray[Any] = values.astype(np.float16 if dtype == "F16" else np.float32)
-    result: NDArray[Any] = _bf16_bits(cast) if dtype == "BF16" else cast
-    finite = (result & 0x7F80) != 0x7F80 if dtype == "BF16" else np.isfinite(result)
-    if not finite.all():
-        lost = int((~finite).sum())
-        raise InputError(
-            f"{name}: {lost} value(s) are not finite as {dtype}; the largest is {np.abs(values[~finite]).max():.6g}",
-            f"finite values within {dtype}'s range" + (f", at most {HALF_MAX:g}" if dtype == "F16" else ""),
-            "use a base whose weights fit",
-        )
+        return _widen(np.arange(1 << 16, dtype=np.uint16)).astype(np.float16)
+
+
+def narrow(values: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
+    """Cast once, to nearest even, bf16 as its bits; InputError where a value would not be finite."""
+    result, odd = _rounded(values, dtype)
+    if odd is not None:
+        raise _beyond(name, dtype, int(odd.sum()), float(np.abs(values[odd]).max()))
     return result
 
 
-def _bf16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    bits = np.ascontiguousarray(values).view(np.uint32)
+def _beyond(name: str, dtype: str, lost: int, largest: float) -> InputError:
+    return InputError(
+        f"{name}: {lost} value(s) are not finite as {dtype}; the largest is {largest:.6g}",
+        f"finite values within {dtype}'s range" + (f", at most {HALF_MAX:g}" if dtype == "F16" else ""),
+        "use a base whose weights fit",
+    )
+
+
+def _rounded(values: NDArray[Any], dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Values in another type, and which of them are not finite there, if any.
+
+    bf16 comes as uint16 bits, through float32 (numpy has no bf16): that differs from one rounding in ties only.
+    """
+    stored_bf16 = values.dtype == STORED["BF16"]
+    if dtype == "BF16":
+        result = values if stored_bf16 else _bf16_bits(values)
+    elif dtype == "F16" and stored_bf16:
+        result = np.take(_halves(), values)
+    else:
+        with np.errstate(over="ignore"):
+            result = _widen(values).astype(np.float16 if dtype == "F16" else np.float32, copy=False)
+    odd = ~np.isfinite(result) if dtype == "F32" else (result.view(np.uint16) & EXPONENT[dtype]) == EXPONENT[dtype]
+    return np.ascontiguousarray(result), odd if odd.any() else None
+
+
+def _bf16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
+    with np.errstate(over="ignore"):
+        bits = np.ascontiguousarray(values.astype(np.float32)).view(np.uint32)
     rounding = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return ((bits + rounding) >> np.uint32(16)).astype(np.uint16)
+    rounded: NDArray[np.uint16] = ((bits + rounding) >> np.uint32(16)).astype(np.uint16)
+    return rounded

@@ -93,13 +93,17 @@ def folded(tmp_path_factory, world, progress) -> Artifact:
 def _enlarge(base: Path) -> None:
     """Weights near their start give almost equal logits: nothing would show. Three times as large, everything does.
 
-    The head starts five times as long as the other matrices; all get the same size here.
+    The head starts five times as long as the other matrices; all get the same size here. Norms of one would hide that
+    one is missing.
     """
+    generator = torch.Generator().manual_seed(3)
     for path in base.glob("*.safetensors"):
         tensors = load_file(path)
         for name, tensor in tensors.items():
             if tensor.dim() == 2:
                 tensors[name] = (0.6 if name == "lm_head.weight" else 3.0) * tensor
+            else:
+                tensors[name] = tensor * (1 + 0.2 * torch.rand(tensor.shape, generator=generator)).to(tensor.dtype)
         save_file(tensors, path, metadata={"format": "pt"})
 
 

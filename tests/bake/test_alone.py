@@ -65,6 +65,7 @@ def test_baked_folder_computes_what_peft_does(base, config, progress, tmp_path):
     assert (plain - wanted).abs().max() > 0.01 * wanted.abs().max()
 
 
+NAMED = ("--model-name", "my-phi3", "--gguf-only")
 GATES = ["f16_top1_min=0.9", "texts=3", "f16_kl_max=1.0e-4"]
 
 
@@ -77,16 +78,17 @@ def bake(home, base, adapter, *more):
 def test_command_bakes_and_proves_an_adapter_of_peft_and_a_second_run_finds_it(world, tmp_path, capsys):
     config = LoraConfig(r=2, target_modules=LINEARS)
     disturbed(world.base.path, config).save_pretrained(tmp_path / "peft")
-    assert bake(tmp_path / "home", world.base.path, tmp_path / "peft", "--model-name", "my-phi3", "--json") == 0
+    assert bake(tmp_path / "home", world.base.path, tmp_path / "peft", *NAMED, "--json") == 0
     facts = json.loads(capsys.readouterr().out)["facts"]
     assert 0 < facts["parity"]["fold"]["relative_error"] <= 1e-5
     assert facts["parity"]["F32"]["difference_max"] <= 1e-4
     store = Store(tmp_path / "home")
     made = {found.manifest.step: found for found in store.all()}
     assert set(made) == {"bake.fold", "bake"}
+    assert list(made["bake.fold"].path.rglob("*.safetensors")) == []
     gguf = made["bake.fold"].path / "gguf" / "my-phi3-F16.gguf"
     written = gguf.stat().st_mtime_ns
-    assert bake(tmp_path / "home", world.base.path, tmp_path / "peft", "--model-name", "my-phi3") == 0
+    assert bake(tmp_path / "home", world.base.path, tmp_path / "peft", *NAMED) == 0
     assert gguf.stat().st_mtime_ns == written
 
 
@@ -159,4 +161,5 @@ def test_a_real_ia3_adapter_is_refused(base, tmp_path, capsys):
 def test_options_go_together(tmp_path, capsys):
     assert main(["step", "bake", "--adapter", str(tmp_path)]) == 2
     assert "--base DIR" in capsys.readouterr().err
-    assert main(["step", "train", "--adapter", str(tmp_path), "--base", str(tmp_path)]) == 2
+    both = ["--adapter", str(tmp_path), "--base", str(tmp_path)]
+    assert main(["step", "train", *both]) == 2

@@ -44,6 +44,21 @@ def test_baked_weights_equal_the_fold_to_bf16(world, folded):
         np.testing.assert_allclose(baked.whole(name), exact.whole(name), rtol=2**-8, atol=1e-30)
 
 
+def test_unbaked_is_the_base_to_bf16(world, folded):
+    adapter, baked = read_train_adapter(world.train.path), Tensors.of_model(folded.path / "hf")
+    for name, change in adapter.changes.items():
+        base = Tensors.of_model(world.base.path).whole(name)
+        np.testing.assert_allclose(change.revert(baked.whole(name)), base, atol=2**-7 * np.abs(base).max())
+
+
+def test_without_the_stock_folder_the_gguf_is_the_same(world, folded, progress, tmp_path):
+    fold.run(Fold(stock=False), {"base": world.base, "train": world.train}, tmp_path, progress)
+    assert list((tmp_path / "hf").glob("*.safetensors*")) == []
+    name = "gguf/so8t-phi-3-F16.gguf"
+    assert (tmp_path / name).read_bytes() == (folded.path / name).read_bytes()
+    assert models.load_tokenizer(tmp_path / "hf").chat_template
+
+
 def test_folded_tower_answers_as_the_live_one(world, folded):
     live = load_system(world.base.path, world.train.path, adapted=True)
     vision = vit.Vision.read(folded.path / "vision" / "config.json")

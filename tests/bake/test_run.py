@@ -28,17 +28,24 @@ def inputs(world, folded, progress, tmp_path_factory):
     return {**made, "quantized.Q4_K_M": artifact(out, "bake.quantize", **facts)}
 
 
-def test_all_gates_pass_and_are_written(inputs, progress, tmp_path):
-    facts = run.run(Bake(gates=LOOSE), inputs, tmp_path, progress)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["files.json", "gates.json", "gates.md", "measured.json"]
-    gates = {gate["name"]: gate for gate in durable.read_json(tmp_path / "gates.json")}
+@pytest.fixture(scope="module")
+def passed(inputs, progress, tmp_path_factory):
+    """A run without a fault: where it wrote, and its facts."""
+    out = tmp_path_factory.mktemp("passed")
+    return out, run.run(Bake(gates=LOOSE), inputs, out, progress)
+
+
+def test_all_gates_pass_and_are_written(passed):
+    out, facts = passed
+    assert sorted(path.name for path in out.iterdir()) == ["files.json", "gates.json", "gates.md", "measured.json"]
+    gates = {gate["name"]: gate for gate in durable.read_json(out / "gates.json")}
     assert all(gate["passed"] for gate in gates.values())
     assert facts["gates"] == {name: gate["value"] for name, gate in gates.items()}
     parity = facts["parity"]
     assert 0 < parity["fold"]["relative_error"] <= 1e-5
     assert 0 < parity["F32"]["difference_max"] <= 1e-4
     assert parity["F16"]["kl"] < parity["Q4_K_M"]["kl"]
-    listed = {row["path"]: row for row in durable.read_json(tmp_path / "files.json")}
+    listed = {row["path"]: row for row in durable.read_json(out / "files.json")}
     assert {
         "gguf/so8t-phi-3-F16.gguf",
         "gguf/so8t-phi-3-mmproj-F16.gguf",
@@ -48,7 +55,8 @@ def test_all_gates_pass_and_are_written(inputs, progress, tmp_path):
     assert all(len(row["sha256"]) == 64 for row in listed.values())
 
 
-def test_missed_gate_is_named_with_number_and_limit(inputs, progress, tmp_path):
+def test_missed_gate_is_named_with_number_and_limit(inputs, passed, progress, tmp_path):
+    shutil.copy(passed[0] / "measured.json", tmp_path)  # the numbers are the same, the ceiling is not
     strict = LOOSE.model_copy(update={"f32_logit_max": 1.0e-12})
     with pytest.raises(GateFailed, match=r"max logit difference: [\d.e-]+, wanted <= 1e-12"):
         run.run(Bake(gates=strict), inputs, tmp_path, progress)
@@ -95,3 +103,33 @@ def test_name_must_hold_phi_3():
     assert Fold(name="Phi-4-mini").name == "Phi-4-mini"  # a base alone, whose special tokens strip nothing
     with pytest.raises(ValidationError, match="must contain phi-3"):
         Bake(fold=Fold(name="toy"))
+    with pytest.raises(ValidationError, match="nothing to publish"):
+        Bake(fold=Fold(stock=False))
+
+
+def test_what_was_measured_before_a_kill_is_not_measured_again(inputs, passed, progress, tmp_path, monkeypatch):
+    shutil.copy(passed[0] / "measured.json", tmp_path)
+    bake = Bake(gates=LOOSE)
+
+    def load(*given):
+        raise AssertionError("measured again")
+
+    for name in ("live_system", "load_folded", "measure_f32"):
+        monkeypatch.setattr(run, name, load)
+    assert run.run(bake, inputs, tmp_path, progress)["gates"] == passed[1]["gates"]
+    # Another file under that name is another measurement.
+    kept = durable.read_json(tmp_path / "measured.json")
+    durable.write_json(tmp_path / "measured.json", {**kept, "F16": {**kept["F16"], "sha256": "0" * 64}})
+    with pytest.raises(AssertionError, match="measured again"):
+        run.run(bake, inputs, tmp_path, progress)
+
+
+def test_training_on_a_4_bit_base_is_compared_with_what_is_baked(inputs, progress, tmp_path):
+    train = inputs["train"]
+    manifest = train.manifest.model_copy(update={"config": {"adapter": {"base_dtype": "nf4"}}})
+    bench = run.Bench(Bake(gates=LOOSE), {**inputs, "train": type(train)(train.path, manifest)}, tmp_path, progress)
+    assert bench.trained_on == "nf4"
+    gate = bench.training_gate()
+    # Rounding to 4 bits is far above that to fp32, and far below another adapter.
+    assert 1e-5 < gate.value < 0.5
+    assert "4-bit" in gate.name
