@@ -22,6 +22,7 @@ from llama_cpp import mtmd_cpp as mtmd
 from numpy.typing import NDArray
 
 from so8t.errors import InputError, ResourceError, StepFailed
+from so8t.thinking import IMAGE_TOKEN
 
 Floats = NDArray[np.float32]
 Part = Sequence[int] | Floats
@@ -271,11 +272,13 @@ class ImageReader:
         params.n_threads = model.threads
         params.warmup = False
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self.marker = IMAGE_TOKEN  # no user can write it: models.neutral
+        params.media_marker = self.marker.encode("utf-8")
         self.model, self.path = model, path
         self._mtmd: Any = mtmd.mtmd_init_from_file(str(path).encode("utf-8"), model._model, params)
         if not self._mtmd:
             raise InputError(f"llama.cpp cannot load {path}\n{recent_log()}", "an mmproj file made for this model")
-        self.marker: str = mtmd.mtmd_default_marker().decode("utf-8")
+        self.image_size = _image_size(path)
 
     def __enter__(self) -> Self:
         return self
@@ -293,13 +296,13 @@ class ImageReader:
 
     def embed(self, png: bytes) -> Floats:
         """Embeddings `[tokens, hidden]` of an image (PNG or any other format that Pillow reads)."""
-        with _Chunks(self._mtmd, self.marker, png) as chunks:
+        with self._chunks(self.marker, png) as chunks:
             (chunk,) = chunks.images()
             return self._encode(chunk)
 
     def split(self, text: str, png: bytes) -> list[Part]:
         """Parts of a text with one marker (`marker`), tokenised and embedded by mtmd itself."""
-        with _Chunks(self._mtmd, text, png) as chunks:
+        with self._chunks(text, png) as chunks:
             return [chunks.text_ids(chunk) if kind == "text" else self._encode(chunk) for kind, chunk in chunks.each()]
 
     def last_logits(self, text: str, png: bytes) -> Floats:
@@ -307,13 +310,25 @@ class ImageReader:
         model = self.model
         lib.llama_memory_clear(model._memory, True)
         past = lib.llama_pos(0)
-        with _Chunks(self._mtmd, text, png) as chunks:
+        with self._chunks(text, png) as chunks:
             code = mtmd.mtmd_helper_eval_chunks(
                 self._mtmd, model._context, chunks.pointer, 0, 0, model.context, True, ctypes.byref(past)
             )
         if code:
             raise StepFailed(f"mtmd could not evaluate the prompt ({code})\n{recent_log()}")
         return np.ctypeslib.as_array(lib.llama_get_logits_ith(model._context, -1), shape=(model.vocab_size,)).copy()
+
+    def _chunks(self, text: str, png: bytes) -> "_Chunks":
+        """InputError for an image of another size: mtmd would scale it in its own way, and nobody would see."""
+        pixels = _pixels(png)
+        height, width, _ = pixels.shape
+        if (width, height) != (self.image_size, self.image_size):
+            raise InputError(
+                f"an image of {width}x{height}",
+                f"{self.image_size}x{self.image_size}, the tower's size",
+                "scale it as preprocess does: square, preprocess.resampling",
+            )
+        return _Chunks(self._mtmd, text, pixels)
 
     def _encode(self, chunk: Any) -> Floats:
         if mtmd.mtmd_encode_chunk(self._mtmd, chunk):
@@ -326,8 +341,7 @@ class ImageReader:
 class _Chunks:
     """mtmd's division of one text with one image; frees what it holds."""
 
-    def __init__(self, context: Any, text: str, png: bytes) -> None:
-        pixels = _pixels(png)
+    def __init__(self, context: Any, text: str, pixels: NDArray[np.uint8]) -> None:
         height, width, _ = pixels.shape
         buffer = (ctypes.c_uint8 * pixels.size).from_buffer_copy(pixels.tobytes())
         self._bitmap: Any = mtmd.mtmd_bitmap_init(width, height, buffer)
@@ -369,6 +383,13 @@ class _Chunks:
         count = ctypes.c_size_t(0)
         ids = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
         return list(ids[: count.value])
+
+
+def _image_size(path: Path) -> int:
+    """Side of the square that an mmproj file's tower reads, in pixels."""
+    import gguf
+
+    return int(gguf.GGUFReader(path).get_field("clip.vision.image_size").contents())
 
 
 def _pixels(png: bytes) -> NDArray[np.uint8]:

@@ -4,6 +4,8 @@ A tokenizer folder always has the base's `config.json` in it: AutoTokenizer pick
 other ids, without it. Nothing here runs code that comes with a model.
 """
 
+import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -237,14 +239,32 @@ def _write_unsorted(path: Path, value: object) -> None:
     durable.write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def chat_text(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str:
-    """One user turn in the chat template, up to where the assistant's reply starts.
+def chat_text(tokenizer: "PreTrainedTokenizerBase", prompt: str, marker: str = "") -> str:
+    """One user turn in the chat template, up to where the assistant's reply starts; `marker` is a picture's place.
 
     Behind `<|user|>` transformers drops any whitespace, llama.cpp only ASCII's: a prompt that starts with
     U+3000 would be read in two ways. So leading whitespace goes here already.
     """
-    messages = [{"role": "user", "content": prompt.lstrip()}]
+    text = neutral(tokenizer, prompt)
+    messages = [{"role": "user", "content": f"{marker}\n{text}" if marker else text.lstrip()}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def neutral(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
+    """The text with a space inside of whatever the tokenizer would take for one of its added tokens.
+
+    Otherwise a user who types `<|end|>` or `<final>` ends the turn or writes the reply's own tags. To tokenise user
+    text without its added tokens is no way: llama.cpp and transformers both look for those that are not special.
+    """
+    pattern = _added(tuple(tokenizer.get_added_vocab()))
+    while found := pattern.search(text):
+        text = f"{text[: found.start() + 1]} {text[found.start() + 1 :]}"
+    return text
+
+
+@cache
+def _added(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(token) for token in tokens if len(token) > 1) or r"(?!)")
 
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, image_tokens: int = 0) -> list[int]:
@@ -255,9 +275,14 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, image_tokens: 
     """
     if image_tokens == 0:
         return reply_ids(tokenizer, chat_text(tokenizer, prompt))
-    before, after = chat_text(tokenizer, f"{IMAGE_TOKEN}\n{prompt}").split(IMAGE_TOKEN, 1)
+    before, after = chat_text(tokenizer, prompt, IMAGE_TOKEN).split(IMAGE_TOKEN, 1)
     image_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     return [*reply_ids(tokenizer, before), *[image_id] * image_tokens, *reply_ids(tokenizer, after)]
+
+
+def chat_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str) -> list[int]:
+    """Ids of a prompt with its whole reply and the token that ends it."""
+    return prompt_ids(tokenizer, prompt) + reply_ids(tokenizer, response + END_TOKEN)
 
 
 def reply_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

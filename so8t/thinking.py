@@ -48,7 +48,10 @@ def render(task: str, label: Label, safety: str, policy: str, final: str) -> str
 
 
 def parse(text: str) -> Reply | None:
-    """Take a reply apart; None unless each tag stands exactly once, in order, with a non-empty final."""
+    """Take a reply apart; None unless each tag stands exactly once, in order, with a non-empty final.
+
+    Text between tags stays as it stands: a decoded `<final>7</final>` reads `<final> 7</final>`, and its final is " 7".
+    """
     if _TAG.findall(text) != list(TAGS):
         return None
     match = _REPLY.fullmatch(text)

@@ -7,6 +7,7 @@ from so8t.step import Ref, Step
 COLLECT, PREPROCESS, TRAIN, BAKE = Ref("collect"), Ref("preprocess"), Ref("train"), Ref("bake")
 BENCHMARK, UPLOAD, CLEANUP = Ref("benchmark"), Ref("upload"), Ref("cleanup")
 BASE, FOLD, SEARCH = Ref("collect.base"), Ref("bake.fold"), Ref("train.search")
+IMATRIX = Ref("bake.imatrix")
 FOUR_CLASS = Ref("four_class")  # a flow of its own, and of the pipeline where the reward asks it
 MODEL = "model"  # the one part of preprocess.classes
 # The name of collect.tower's one part, which exists only where a pretrained tower is configured.
@@ -20,6 +21,15 @@ def _sources(config: Config) -> list[str]:
 
 def _quantized(config: Config) -> list[str]:
     return list(config.bake.quantizations)
+
+
+def _guides(config: Config) -> list[str]:
+    """One importance matrix, or none."""
+    return [""] if any(config.bake.quantize(name).guided for name in _quantized(config)) else []
+
+
+def _quantize_needs(config: Config, part: str) -> dict[str, Ref]:
+    return {"fold": FOLD, **({"imatrix": IMATRIX} if config.bake.quantize(part).guided else {})}
 
 
 def _searched(config: Config) -> list[str]:
@@ -164,14 +174,21 @@ STEPS: dict[str, Step] = {
             child=True,
         ),
         Step(
+            "bake.imatrix", "so8t.bake.imatrix", 1,
+            section=lambda config, part: config.bake.imatrix,
+            needs=lambda config, part: {"data": PREPROCESS, "base": BASE, "train": TRAIN},
+            parts=_guides,
+            child=True,
+        ),
+        Step(
             "bake.quantize", "so8t.bake.quantize", 1,
             section=lambda config, part: config.bake.quantize(part),
-            needs=lambda config, part: {"fold": FOLD},
+            needs=_quantize_needs,
             parts=_quantized,
             child=True,
         ),
         Step(
-            "bake", "so8t.bake.run", 2,
+            "bake", "so8t.bake.run", 3,
             section=lambda config, part: config.bake,
             needs=lambda config, part: {"base": BASE, "train": TRAIN, "data": PREPROCESS, "fold": FOLD, **_quantize_refs(config)},
             child=True,
@@ -179,7 +196,7 @@ STEPS: dict[str, Step] = {
             volatile=frozenset({"gates.json", "gates.md", "measured.json"}),
         ),
         Step(
-            "benchmark.cell", "so8t.benchmark.cell", 1,
+            "benchmark.cell", "so8t.benchmark.cell", 2,
             section=lambda config, part: config.benchmark.cell(*part.split(":")),
             needs=_cell_needs,
             parts=_cells,

@@ -43,6 +43,12 @@ def bake_alone(config: Config, store: Store, request: Request, sinks: tuple[Sink
     check_model(request.base)
     train = _train_of(request.adapter)
     material = Material.of(request.base, train)
+    if guided := [name for name in config.bake.quantizations if config.bake.quantize(name).guided]:
+        raise InputError(
+            f"bake.quantizations has {', '.join(guided)}",
+            "types without a guide: an adapter alone has no training split to compute one on",
+            "--set bake.quantizations=[Q8_0,Q4_K_M]",
+        )
     if not load_tokenizer(material.tokenizer).chat_template:
         raise InputError(f"{material.tokenizer} has no chat template", "an instruct model's tokenizer")
     # Named for the tokenizer where nothing is asked for: llama.cpp decides by it what white space means.

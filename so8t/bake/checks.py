@@ -1,7 +1,6 @@
 """The measurements behind the gates: each takes files, gives gates."""
 
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +8,14 @@ import gguf
 import numpy as np
 
 from so8t import models
-from so8t.bake.config import Gates, Loss
+from so8t.bake.config import GUIDED, Gates, Loss
 from so8t.bake.gate import Gate
 from so8t.bake.parity import Floats, Parity, cosine_min
 from so8t.bake.quantize import fallbacks, tensor_types
 from so8t.bake.reference import Chats, Live
 from so8t.errors import StepFailed
 from so8t.llama import ImageReader, Llama, Part
-from so8t.records import Record
-from so8t.thinking import ADDED_TOKENS, IMAGE_TOKEN
-
-ODD_TEXTS = (
-    "", " ", "  two  spaces  ", "\n", "\n\n\n", "\t tab", "a\u3000b", "line\r\nline", "\x00\x01\x7f\x1b[0m", "\u200b\ufeff\u00a0",
-    "😀👩‍👩‍👧‍👦🇯🇵", "①㈱㍻ﾊﾝｶｸ", "髙﨑𠮷野家", "Ünïcödé ẞ", "0123456789*#", "<|user|>\n", "<|end|>\n\n  x", "<|assistant|> y", "</s> z",
-    "<think-task", "<final >", "< final>", "<s>", "<unk>", "▁", "▁▁x", "a▁b",
-)  # fmt: skip
+from so8t.thinking import IMAGE_TOKEN
 
 
 def measure(path: Path, ids: list[list[int]], reference: list[Floats], threads: int) -> Parity:
@@ -45,25 +37,12 @@ def loss_gates(name: str, parity: Parity, loss: Loss) -> list[Gate]:
     ]
 
 
-def tokenizer_texts(tokenizer: Any, prompts: list[str], count_max: int = 400) -> list[str]:
-    """Prompts, chats, chats with every added token in them, and odd strings."""
-    prompts = prompts[: count_max // 2]
-    chats = [models.chat_text(tokenizer, prompt) for prompt in prompts]
-    tagged = [
-        f"{chats[0]}{before}{token}{after}"
-        for token in ADDED_TOKENS
-        for before in ("", " ", "\n")
-        for after in ("7", " 七", "\n\nx")
-    ]
-    odd = [text for odd in ODD_TEXTS for text in (odd, models.chat_text(tokenizer, odd))]
-    return list(dict.fromkeys([*prompts, *chats, *tagged, *odd]))
-
-
-def tokenizer_gates(path: Path, tokenizer: Any, texts: Iterable[str]) -> list[Gate]:
+def tokenizer_gates(path: Path, tokenizer: Any, texts: list[str]) -> list[Gate]:
     """Zero texts may have other ids in llama.cpp than in transformers."""
     with Llama(path, vocab_only=True) as model:
         wrong = [text for text in texts if model.tokenize(text) != models.reply_ids(tokenizer, text)]
-    return [Gate("texts tokenised differently", len(wrong), 0, detail=repr(wrong[0]) if wrong else "")]
+    detail = f"of {len(texts)}" + (f", for example {wrong[0]!r}" if wrong else "")
+    return [Gate("texts tokenised differently", len(wrong), 0, detail=detail)]
 
 
 def metadata_gates(path: Path, tokenizer: Any, hf: Path, name: str) -> list[Gate]:
@@ -89,7 +68,7 @@ def type_gates(path: Path, kind: str) -> list[Gate]:
     if kind == "F16":
         odd = [name for name, (found, _) in types.items() if found not in ("F16", "F32")]
     else:
-        odd = [f"{entry['tensor']} is {entry['type']}" for entry in fallbacks(types, kind)]
+        odd = [f"{entry['tensor']} is {entry['type']}" for entry in fallbacks(types, kind.removesuffix(GUIDED))]
     counts = Counter(found for found, _ in types.values())
     detail = ", ".join(odd[:3]) if odd else ", ".join(f"{count} {found}" for found, count in sorted(counts.items()))
     return [Gate(f"{path.name} tensors of another type", len(odd), 0, detail=detail)]
@@ -115,7 +94,7 @@ def image_gates(
             cosine_min(embedding, reader.embed(image.image))
             for embedding, image in zip(live.embeddings, chats.images, strict=True)
         )
-        text = image_prompt(tokenizer, row, reader.marker)
+        text = models.chat_text(tokenizer, row.prompt, reader.marker)
         parts = reader.split(text, row.image)
         wanted = _text_parts(models.prompt_ids(tokenizer, row.prompt, len(live.embeddings[0])), tokenizer)
         differ = sum(list(part) != right for part, right in zip(_ids_of(parts), wanted, strict=True))
@@ -135,12 +114,6 @@ def regret(reference_BV: Floats, found_BV: Floats) -> float:
     rows = np.arange(len(reference_BV))
     worse = reference_BV.max(-1) - reference_BV[rows, found_BV.argmax(-1)]
     return float(worse.max())
-
-
-def image_prompt(tokenizer: Any, row: Record, marker: str) -> str:
-    """The chat text of an image question with llama.cpp's marker in the image's place."""
-    text = models.chat_text(tokenizer, f"{IMAGE_TOKEN}\n{row.prompt}")
-    return text.replace(IMAGE_TOKEN, marker, 1)
 
 
 def _ids_of(parts: list[Part]) -> list[list[int]]:

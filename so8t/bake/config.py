@@ -6,7 +6,9 @@ from pydantic import Field, model_validator
 
 from so8t.section import Section
 
-Quantization = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
+# A type; with the suffix it is guided by what the model's own linears read (bake.imatrix).
+GUIDED = "-imat"
+Quantization = Literal["Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q6_K-imat", "Q5_K_M-imat", "Q4_K_M-imat"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -26,6 +28,25 @@ class Quantize(Section):
     """One quantized file."""
 
     type: Quantization
+
+    @property
+    def base_type(self) -> str:
+        """llama.cpp's name of the type."""
+        return self.type.removesuffix(GUIDED)
+
+    @property
+    def guided(self) -> bool:
+        """Whether an importance matrix guides it."""
+        return self.type.endswith(GUIDED)
+
+
+class Imatrix(Section):
+    """The importance matrix of the `-imat` types: mean x^2 of each input column, on chats of the training split."""
+
+    chats: Annotated[int, Field(ge=1)] = 256
+    """Training chats that the folded model reads."""
+    tokens_max: Annotated[int, Field(ge=8, le=4096)] = 512
+    """A chat is cut after so many tokens."""
 
 
 class Loss(Section):
@@ -48,8 +69,9 @@ class Quantized(Section):
     Q4_K_M: Loss = Loss(kl_max=0.15, top1_min=0.88, perplexity_ratio_max=1.15)
 
     def of(self, name: str) -> Loss:
-        """The ceilings of one type."""
-        return {"Q8_0": self.Q8_0, "Q6_K": self.Q6_K, "Q5_K_M": self.Q5_K_M, "Q4_K_M": self.Q4_K_M}[name]
+        """The ceilings of one type; guided or not, they are the same."""
+        types = {"Q8_0": self.Q8_0, "Q6_K": self.Q6_K, "Q5_K_M": self.Q5_K_M, "Q4_K_M": self.Q4_K_M}
+        return types[name.removesuffix(GUIDED)]
 
 
 class Gates(Section):
@@ -59,6 +81,8 @@ class Gates(Section):
     """Validation chats (prompt and reference reply) whose logits are compared."""
     tokens_max: Annotated[int, Field(ge=8, le=4096)] = 256
     """A chat is cut after so many tokens."""
+    tokenizer_texts: Annotated[int, Field(ge=1)] = 2000
+    """Strings of which none may have other ids in llama.cpp than in transformers."""
     images: Annotated[int, Field(ge=1)] = 8
     """Validation images whose embeddings are compared."""
     fold_error_max: Positive = 1.0e-5
@@ -95,7 +119,9 @@ class Bake(Section):
 
     fold: Fold = Fold()
     quantizations: tuple[Quantization, ...] = ("Q8_0", "Q4_K_M")
-    """Which quantized files are made beside F16."""
+    """Which quantized files are made beside F16. `Q4_K_M-imat` is Q4_K_M guided by an importance matrix."""
+    imatrix: Imatrix = Imatrix()
+    """What that matrix is computed on."""
     gates: Gates = Gates()
 
     @model_validator(mode="after")

@@ -36,12 +36,7 @@ def read_chats(data: Path, tokenizer: Any, gates: Gates) -> Chats:
     images = [row for row in sorted(rows, key=lambda row: row.modality != "image") if row.image]
     if not texts or not images:
         raise InputError(f"{data} has {len(texts)} texts and {len(images)} images for validation", "some of each")
-    ids = [
-        (models.prompt_ids(tokenizer, row.prompt) + models.reply_ids(tokenizer, row.response + models.END_TOKEN))[
-            : gates.tokens_max
-        ]
-        for row in texts[: gates.texts]
-    ]
+    ids = [models.chat_ids(tokenizer, row.prompt, row.response)[: gates.tokens_max] for row in texts[: gates.texts]]
     return Chats(ids, [row.prompt for row in texts], images[: gates.images])
 
 

@@ -21,6 +21,7 @@ from so8t.bake.measured import Measured
 from so8t.bake.parity import Floats, Parity
 from so8t.bake.quantize import model_gguf
 from so8t.bake.reference import Chats, Live, ask_folded, ask_live, load_folded, read_chats
+from so8t.bake.texts import parity_texts
 from so8t.errors import DamagedArtifact
 from so8t.progress import Progress
 from so8t.so8.vit import Vision
@@ -116,7 +117,7 @@ class Bench:
             self.measured.parity(kind, self.sha256[path.name], lambda kind=kind, path=path: self._file(kind, path))  # type: ignore[misc]
         gates += self._loss_gates()
         self.progress.update(5, STAGES, "tokenizer, metadata, images")
-        texts = checks.tokenizer_texts(self.tokenizer, self.chats.prompts)
+        texts = parity_texts(self.tokenizer, self.chats.prompts, self.limits.tokenizer_texts)
         gates += checks.tokenizer_gates(self.files["F16"], self.tokenizer, texts)
         for kind, path in self.files.items():
             gates += checks.metadata_gates(path, self.tokenizer, self.hf, self.name)

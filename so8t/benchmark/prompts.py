@@ -48,6 +48,10 @@ class Tokenizer:
             raise ValueError("render first, tokenise afterwards: then every system gets the same ids")
         return self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self._special)
 
+    def get_added_vocab(self) -> dict[str, int]:
+        """Ids of the added tokens."""
+        return {token.content: index for index, token in self._fast.get_added_tokens_decoder().items()}
+
     def convert_tokens_to_ids(self, token: str) -> int | None:
         """The id of one token."""
         return self._fast.token_to_id(token)

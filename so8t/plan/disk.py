@@ -1,6 +1,6 @@
 """Disk by step, in bytes: what each leaves behind, and the highest point."""
 
-from so8t.bake.config import Quantization
+from so8t.bake.config import GUIDED, Quantization
 from so8t.plan.geometry import Geometry
 from so8t.plan.memory import FP32, Shapes, align_need, rollout_need, tower_need, warmup_need
 from so8t.plan.parameters import Counts
@@ -51,4 +51,4 @@ def fold_bytes(geometry: Geometry, counts: Counts) -> int:
 
 def quantized_bytes(geometry: Geometry, name: Quantization) -> int:
     """One quantized GGUF."""
-    return int(geometry.parameters * BITS[name] / 8)
+    return int(geometry.parameters * BITS[name.removesuffix(GUIDED)] / 8)

@@ -78,7 +78,7 @@ def test_image_prompt_is_what_transformers_computes(world, model, reader):
     ids = models.prompt_ids(system.tokenizer, "What is it?", 16)
     with torch.inference_mode():
         logits = system.model(input_ids=torch.tensor([ids]), pixel_values=system.pixel_values([image])).logits[0, -1]
-    text = models.chat_text(system.tokenizer, f"{reader.marker}\nWhat is it?")
+    text = models.chat_text(system.tokenizer, "What is it?", reader.marker)
     parts = reader.split(text, image)
     first = ids.index(system.vision.image_token_id)
     assert [list(parts[0]), list(parts[2])] == [ids[:first], ids[first + 16 :]]

@@ -7,7 +7,7 @@ from so8t.artifacts import hash_file
 from so8t.bake import quantize
 from so8t.bake.config import Quantize
 from so8t.bake.gguf_model import write_model
-from so8t.errors import InputError, StepFailed
+from so8t.errors import InputError, ResourceError, StepFailed
 from so8t.so8.merge import Adapter, Folded, Tensors
 
 
@@ -67,6 +67,27 @@ def test_k_quant_of_narrow_columns_is_reported_as_a_fallback(world, tmp_path):
     assert {entry["type"] for entry in found} == {"Q5_0", "Q8_0"}
     assert {entry["columns"] for entry in found} == {64, 96}
     assert {"blk.0.ffn_down.weight", "output.weight"} <= {entry["tensor"] for entry in found}
+    quantize.quantize(tmp_path / "n-F16.gguf", tmp_path / "n-Q6_K.gguf", "Q6_K", 1)
+    types = quantize.tensor_types(tmp_path / "n-Q6_K.gguf")
+    assert {entry["type"] for entry in quantize.fallbacks(types, "Q6_K")} == {"Q8_0"}
+    for kind in ("Q4_K_M", "Q6_K"):
+        bound = quantize.demand_room(tmp_path / "n-F16.gguf", tmp_path / "x.gguf", kind)
+        # Keys and vocabulary come beside the tensors; they are in the spare room.
+        assert (tmp_path / f"n-{kind}.gguf").stat().st_size < bound
+
+
+def test_need_of_disk_is_a_bound_and_said_before_anything_is_written(folded, progress, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize, "SPARE_BYTES", 1 << 20)
+    source = quantize.model_gguf(folded.path / "gguf")
+    for kind in ("Q8_0", "Q4_K_M"):
+        bound = quantize.demand_room(source, tmp_path / "x.gguf", kind)
+        quantize.quantize(source, tmp_path / f"{kind}.gguf", kind, 1)
+        assert (tmp_path / f"{kind}.gguf").stat().st_size < bound < source.stat().st_size
+    monkeypatch.setattr(quantize, "SPARE_BYTES", 1 << 60)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ResourceError, match=r"GB are free at .*\n.*GB for so8t-phi-3-Q8_0\.gguf"):
+        quantize.run(Quantize(type="Q8_0"), {"fold": folded}, tmp_path / "out", progress)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_type_that_nobody_planned_fails():
