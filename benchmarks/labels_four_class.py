@@ -1,13 +1,13 @@
 """The four-class labeller on real prompts: five folds with groups, then each harmful category left out in turn.
 
-    SO8T_REALDATA=DIR OMP_NUM_THREADS=1 python -m benchmarks.labels_four_class [--confidence-min 0.6] [--nested] [--shipped]
+    SO8T_REALDATA=DIR OMP_NUM_THREADS=1 python -m benchmarks.labels_four_class [--confidence-min 0.6] [--nested SEED] [--shipped]
 
 DIR holds xsafety/ja/*.csv (Apache-2.0, one prompt a line) and instruction_ja/data.jsonl (MIT). XSafety names categories,
 not classes: CLASS_OF is our reading of them, fixed before any score was seen, by what most prompts of a category ask for.
 `commonsense` is left out: its prompts are safe behaviour in a harmful frame. Groups are near copies (Jaccard >= .5).
 Without a category the labeller has never seen the topic: what counts there is that it does not say ALLOW. A fifth of the
 benign prompts (whole groups) is held out with each category, and the temperature is that of the five folds.
-`--nested`: settings and temperature are chosen anew within the training part of each fold, for three ways to cut the folds.
+`--nested`: settings and temperature are chosen anew within the training part of each fold.
 `--shipped`: the labelled prompts that come with the package are learnt from, too, and never measured on.
 """
 
@@ -145,7 +145,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--confidence-min", type=float, default=Preprocess().label_confidence_min)
-    parser.add_argument("--nested", action="store_true")
+    parser.add_argument("--nested", type=int, metavar="SEED")
     parser.add_argument("--shipped", action="store_true")
     asked = parser.parse_args()
     bound = asked.confidence_min
@@ -156,9 +156,8 @@ def main() -> None:
         "rows": len(rows), "classes": {name: sum(row.label == n for row in rows) for n, name in enumerate(LABEL_NAMES)},
         "groups": len({row.group for row in rows}), "confidence_min": bound,
     }), flush=True)  # fmt: skip
-    if asked.nested:
-        for seed in SEEDS:
-            print(json.dumps(nested(rows, seed, bound)), flush=True)
+    if asked.nested is not None:
+        print(json.dumps(nested(rows, asked.nested, bound)), flush=True)
         return
     source = DemoSource(kind="demo", name="prompts", set="prompts")
     shipped = [r for r in gather(source).rows() if r.label >= 0 and not r.nsfw] if asked.shipped else []

@@ -15,6 +15,8 @@ import numpy as np
 from so8t.preprocess.normalise import compare_key
 from so8t.records import Record
 
+DISTINCT_OF = 60
+MOJIBAKE_MIN, BARS_MIN = 0.005, 0.08  # of all characters: a page may quote one, and a table has bars
 ROWS_MIN = 50  # fewer rows of a language say too little about what is odd
 SCALE_MIN = 0.1  # most rows have no digit at all: the deviation of such a share is zero
 # UTF-8 read as Shift_JIS (three kanji that nearly every such text holds), and UTF-8 read as Latin-1.
@@ -32,12 +34,13 @@ def broken(text: str) -> str:
     solid = [c for c in text if not c.isspace()]
     if len(compare_key(text)) < 3:
         return "too short"
-    if len(_MOJIBAKE.findall(text)) >= 2:
+    if len(_MOJIBAKE.findall(text)) >= max(2, MOJIBAKE_MIN * len(text)):
         return "mojibake"
-    if text.count("|") >= 4:
+    if text.count("|") >= max(4, BARS_MIN * len(text)):
         return "fragments between bars"
     words = _WORD.findall(text.lower())
-    if len(solid) >= 10 and len(set(solid)) / len(solid) < 0.15:
+    # Of a long text the distinct characters are few beside all: it is judged as if it were no longer than this.
+    if len(solid) >= 10 and len(set(solid)) / min(len(solid), DISTINCT_OF) < 0.15:
         return "one character repeated"
     if len(words) >= 8 and Counter(words).most_common(1)[0][1] / len(words) > 0.5:
         return "one word repeated"

@@ -37,6 +37,19 @@ def test_is_not_broken(text):
     assert broken(text) == ""
 
 
+def test_a_long_text_is_judged_like_a_short_one():
+    """Of thousands of characters a few dozen are distinct, in any good text."""
+    lines = pretraining_text(0)
+    for language in (True, False):
+        page = "\n".join(line for line in lines if line.isascii() == language)
+        assert len(page) > 3000
+        assert broken(page) == ""
+        assert broken(page[:2000] + "\n| a | b |\n|---|---|\n| 1 | 2 |\n" + "ok\ufffd\ufffd") == ""
+        assert broken("|".join(page)) == "fragments between bars"
+        assert broken(page.encode().decode("latin-1")) == ("" if language else "mojibake")
+    assert broken("あいう" * 2000) == "one character repeated"
+
+
 def test_everyday_text_is_not_broken():
     assert [line for line in pretraining_text(0) if broken(line)] == []
 
