@@ -16,6 +16,11 @@ def mean_pool(states: Tensor, mask: Tensor) -> Tensor:
     return (states * weights).sum(1) / weights.sum(1)
 
 
+def max_pool(states: Tensor, mask: Tensor) -> Tensor:
+    """The greatest of each channel over the mask [B, L] of hidden states [B, L, hidden]."""
+    return states.masked_fill(mask.unsqueeze(-1) == 0, float("-inf")).max(1).values
+
+
 def balance(counts: Sequence[int], weights: Sequence[float]) -> Tensor:
     """Class weights times inverse frequency [C], with mean 1 over the classes that occur; 0 for one that does not."""
     raw = torch.tensor([w / n if n else 0.0 for w, n in zip(weights, counts, strict=True)])

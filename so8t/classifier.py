@@ -6,18 +6,19 @@ Legend: N texts, B rows of a batch, L tokens, C = 4 classes in the order of `Lab
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from so8t import durable
 from so8t.artifacts import MANIFEST
 from so8t.batching import pad, positions_of
 from so8t.calibration import Calibration, tempered
-from so8t.classes import mean_pool
+from so8t.classes import max_pool, mean_pool
 from so8t.errors import InputError
 from so8t.labels import LABEL_NAMES, Label, precedent
 from so8t.models import load_base, load_tokenizer, pick_device, prompt_ids
@@ -25,23 +26,35 @@ from so8t.so8.saved import Saved
 
 FORMAT = "so8t-four-class-1"
 CLASSIFIER, CALIBRATION, HEAD = "classifier.json", "calibration.json", "head/head.safetensors"
-POOLING = "mean of the last hidden states over the prompt's tokens, padding left out"
+Pooling = Literal["mean", "wide"]
+# What classifier.json says of each.
+POOLINGS: dict[Pooling, str] = {
+    "mean": "mean of the last hidden states over the prompt's tokens, padding left out",
+    "wide": "mean and maximum of the embeddings and of the last hidden states over the prompt's tokens, each normalised",
+}
 
 
 class Reader:
-    """Token ids to class logits: text model, masked mean of its last hidden states, linear head in fp32."""
+    """Token ids to class logits: text model, its states pooled over the prompt's tokens, linear head in fp32."""
 
-    def __init__(self, text: Any, head: nn.Linear) -> None:
+    def __init__(self, text: Any, head: nn.Linear, pooling: Pooling = "mean") -> None:
         """`text`: a Phi3Model, adapters included."""
-        self.text, self.head = text, head
+        self.text, self.head, self.pooling = text, head, pooling
 
     def __call__(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Logits [B, C]."""
         device = self.head.weight.device
         ids, mask = pad(rows, 0).to(device), pad([[1] * len(row) for row in rows], 0).to(device)
         output = self.text(input_ids=ids, attention_mask=mask, position_ids=positions_of(mask), use_cache=False)
-        logits: Tensor = self.head(mean_pool(output.last_hidden_state.float(), mask))
+        states = output.last_hidden_state.float()
+        logits: Tensor = self.head(self._wide(ids, states, mask) if self.pooling == "wide" else mean_pool(states, mask))
         return logits
+
+    def _wide(self, ids: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """[B, 4 hidden]; what the tokens are beside what the model made of them, where the base knows little."""
+        both = (self.text.get_input_embeddings()(ids).float(), states)
+        pooled = [pool(part, mask) for part in both for pool in (mean_pool, max_pool)]
+        return torch.cat([functional.layer_norm(one, one.shape[-1:]) for one in pooled], -1)
 
     @torch.no_grad()
     def probabilities(self, rows: Sequence[Sequence[int]], batch: int) -> Tensor:
@@ -77,8 +90,8 @@ class Classifier:
         base = load_base(base_folder, told["base_dtype"], str(place))
         base.requires_grad_(False)
         Saved.read(folder / "adapter").attach(base.model, base).cache()
-        state = load_file(folder / HEAD)
-        head = nn.Linear(base.config.hidden_size, len(Label)).to(place)
+        state, pooling = load_file(folder / HEAD), _pooling(told, folder)
+        head = new_head(base.config.hidden_size, pooling).to(place)
         if state["weight"].shape != head.weight.shape:
             raise InputError(
                 f"{folder / HEAD} has the shape {tuple(state['weight'].shape)}", f"{tuple(head.weight.shape)}"
@@ -86,7 +99,7 @@ class Classifier:
         head.load_state_dict(state)
         head.requires_grad_(False)
         return cls(
-            Reader(base.model, head), load_tokenizer(base_folder), calibration, int(told["max_seq_length"]), batch,
+            Reader(base.model, head, pooling), load_tokenizer(base_folder), calibration, int(told["max_seq_length"]), batch,
             content_of(folder),
         )  # fmt: skip
 
@@ -121,6 +134,18 @@ def read_whole(tokenizer: Any, text: str, max_tokens: int) -> tuple[list[int], b
     """Ids of the text in the chat template, and whether they had to be cut."""
     ids = prompt_ids(tokenizer, text)
     return ids[:max_tokens], len(ids) > max_tokens
+
+
+def new_head(hidden: int, pooling: Pooling) -> nn.Linear:
+    """On what the pooling gives of so wide a model."""
+    return nn.Linear(hidden * (4 if pooling == "wide" else 1), len(Label))
+
+
+def _pooling(told: dict[str, Any], folder: Path) -> Pooling:
+    for name, described in POOLINGS.items():
+        if told.get("pooling") == described:
+            return name
+    raise InputError(f"{folder / CLASSIFIER} pools by {told.get('pooling')!r}", f"one of {tuple(POOLINGS.values())}")
 
 
 def content_of(folder: Path) -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from so8t.classes import balance, focal_loss, mean_pool
+from so8t.classes import balance, focal_loss, max_pool, mean_pool
 from so8t.measures import classification
 
 
@@ -46,6 +46,9 @@ def test_padding_is_not_pooled():
     pooled = mean_pool(states, mask)
     assert torch.allclose(pooled[0], states[0, :2].mean(0))
     assert torch.allclose(pooled[1], states[1, 2:].mean(0))
+    greatest = max_pool(states - 10, mask)
+    assert torch.equal(greatest[0], states[0, :2].max(0).values - 10)
+    assert torch.equal(greatest[1], states[1, 2:].max(0).values - 10)
 
 
 def test_measures_by_hand():

@@ -19,7 +19,7 @@ WIDTH = 120
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--json", action="store_true", help="one JSON object; sizes in bytes, times in seconds")
-    parser.add_argument("--prompt-tokens", type=int, default=0, metavar="N", help="assumed length of a prompt, image included (default: 256 and one image)")  # fmt: skip
+    parser.add_argument("--prompt-tokens", type=int, default=0, metavar="N", help="assumed length of a prompt, image included (default: 256, for the demo 32, and one image)")  # fmt: skip
     parser.add_argument("--card", default="", metavar="NAME", help="estimate for this GPU, such as 'RTX 3060'")
     parser.add_argument("--pin", action="store_true", help="ask the Hub for the newest revision of the base and print the setting")  # fmt: skip
     add_config_arguments(parser)

@@ -83,6 +83,9 @@ class FourClass(Section):
     )
     loss: Loss = Loss()
     decision: Decision = Decision()
+    pooling: Literal["mean", "wide"] = "mean"
+    """What the head reads: the mean of the last hidden states over the prompt's tokens; or, for a base that knows little,
+    mean and maximum of these and of the embeddings."""
     max_seq_length: Annotated[int, Field(ge=8)] = 2048
     """Tokens of a prompt in its chat template; what is longer is cut, counted, and never allowed when it is judged."""
     epochs: AtLeastOne = 1

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from so8t.classifier import Reader, read_whole
+from so8t.classifier import Reader, new_head, read_whole
 from so8t.four_class.config import FourClass
 from so8t.four_class.rows import Row
-from so8t.labels import Label
 from so8t.loop.microbatch import MicroBatch
 from so8t.loop.phase import Optimizer, under
 from so8t.models import load_base, load_tokenizer
@@ -137,7 +136,7 @@ def build(config: FourClass, base_folder: Path, device: torch.device) -> Learner
         enable_recomputing(base.model)
     adapters = text_adapters(config.adapter, base.model, "four_class.adapter")
     adapters.init_low_rank(torch.Generator().manual_seed(config.seed))
-    head = nn.Linear(base.config.hidden_size, len(Label)).to(device)
+    head = new_head(base.config.hidden_size, config.pooling).to(device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    return Learner(config, Reader(base.model, head), adapters, load_tokenizer(base_folder), device)
+    return Learner(config, Reader(base.model, head, config.pooling), adapters, load_tokenizer(base_folder), device)

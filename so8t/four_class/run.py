@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from so8t import durable
-from so8t.classifier import CALIBRATION, CLASSIFIER, FORMAT, HEAD, POOLING
+from so8t.classifier import CALIBRATION, CLASSIFIER, FORMAT, HEAD, POOLINGS
 from so8t.four_class.config import FourClass
 from so8t.four_class.learner import Learner, Sample, build
 from so8t.four_class.phases import make_phases
@@ -77,7 +77,7 @@ def _export(learner: Learner, trainer: Trainer, out: Path, base_content: str) ->
     description: dict[str, Any] = {
         "format": FORMAT,
         "classes": list(LABEL_NAMES),
-        "pooling": POOLING,
+        "pooling": POOLINGS[learner.config.pooling],
         "max_seq_length": learner.config.max_seq_length,
         "base_dtype": learner.config.adapter.base_dtype,
         "base_content": base_content,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from so8t.loop import ranks
+from so8t.loop.microbatch import MicroBatch
 
 Metrics = dict[str, float]
 Commit = Callable[[], Metrics]
@@ -119,6 +120,26 @@ class Optimizer:
         self.zero_grad()
         for parameter in self.named.values():
             parameter.requires_grad_(False)
+
+
+class OneOptimizer:
+    """What a phase with one optimizer and one micro-batch has in a checkpoint."""
+
+    optimizer: Optimizer
+    micro: MicroBatch
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state."""
+        return self.optimizer.tensors()
+
+    def values(self) -> dict[str, Any]:
+        """The micro-batch."""
+        return {"micro_batch": self.micro.size}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """See `Phase`."""
+        self.optimizer.restore(tensors)
+        self.micro.restore(values["micro_batch"])
 
 
 def warmup_cosine(position: int, steps: int, floor: float = 0.0, ramp: float = 0.1) -> float:

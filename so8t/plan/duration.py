@@ -50,12 +50,16 @@ def passes(shapes: Shapes) -> float:
 
 
 def token_flops(shapes: Shapes, length: int) -> float:
-    """One token's forward pass through text model, adapters and head."""
+    """One token's forward pass through text model and adapters; logits are made for replies only."""
     geometry, adapter = shapes.geometry, shapes.config.adapter
-    head = geometry.vocabulary * geometry.hidden
     rotated = adapted_layers(adapter, geometry) * 8 * adapter_parameters(adapter, geometry) / 28 * 8
     attention = 2 * length * geometry.hidden
-    return 2 * (geometry.linear_parameters + head + rotated + geometry.layers * attention)
+    return 2 * (geometry.linear_parameters + rotated + geometry.layers * attention)
+
+
+def head_flops(shapes: Shapes) -> float:
+    """One token's logits."""
+    return 2 * shapes.geometry.vocabulary * shapes.geometry.hidden
 
 
 def _align_flops(shapes: Shapes) -> float:
@@ -66,15 +70,18 @@ def _align_flops(shapes: Shapes) -> float:
 def _warmup_flops(shapes: Shapes) -> float:
     config = shapes.config.warmup
     samples = config.batch_text + config.batch_image
-    # Rows are shorter than the longest that is allowed; half of it is a guess, so the range is wide.
-    length = min(config.max_tokens, 2 * shapes.prompt_tokens)
-    return config.steps * samples * length * passes(shapes) * token_flops(shapes, length)
+    return config.steps * samples * passes(shapes) * _row_flops(shapes)
+
+
+def _row_flops(shapes: Shapes) -> float:
+    """A row's forward pass; that a reply is as long as its prompt is a guess, so the range is wide."""
+    length = min(shapes.config.warmup.max_tokens, 2 * shapes.prompt_tokens)
+    return length * token_flops(shapes, length) + (length - shapes.prompt_tokens) * head_flops(shapes)
 
 
 def _alpha_flops(shapes: Shapes) -> float:
     config = shapes.config.alpha
-    length = min(shapes.config.warmup.max_tokens, 2 * shapes.prompt_tokens)
-    return config.trials * config.rows * length * token_flops(shapes, length)
+    return config.trials * config.rows * _row_flops(shapes)
 
 
 def _tower_flops(shapes: Shapes) -> float:
@@ -86,9 +93,9 @@ def _tower_flops(shapes: Shapes) -> float:
 def _update(shapes: Shapes, speed: Speed) -> Range:
     config = shapes.config.ppo
     length = shapes.prompt_tokens + config.max_new_tokens
-    tokens = config.batch * length
+    reply = length * token_flops(shapes, length) + config.max_new_tokens * head_flops(shapes)
     # Prefill, policy and reference, then the training passes.
-    flops = tokens * token_flops(shapes, length) * (3 + config.epochs * passes(shapes))
+    flops = config.batch * reply * (3 + config.epochs * passes(shapes))
     low, high = _scaled(flops, speed)
     traffic = weights_bytes(shapes) / speed.bytes_per_s
     decode = (config.max_new_tokens * traffic, config.max_new_tokens * (traffic / BEST + LAUNCHES_S))

@@ -15,8 +15,8 @@ from so8t.plan.parameters import BLOCK, Counts, adapted_layers, count, placed
 from so8t.train.config import Train
 
 GIB = 1 << 30
-# A prompt's text, where nothing is said; an image comes on top.
-TEXT_TOKENS = 256
+# A prompt's text, where nothing is said; an image comes on top. The demo asks a sentence.
+TEXT_TOKENS, DEMO_TEXT_TOKENS = 256, 32
 FP32 = 4
 NF4: str = "nf4"
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, NF4: 2}

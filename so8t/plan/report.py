@@ -7,7 +7,7 @@ from so8t.plan.disk import checkpoint_bytes, disk
 from so8t.plan.duration import durations
 from so8t.plan.geometry import tower_of
 from so8t.plan.hardware import Machine, detect, speed_of
-from so8t.plan.memory import GIB, TEXT_TOKENS, Need, Shapes, phases
+from so8t.plan.memory import DEMO_TEXT_TOKENS, GIB, TEXT_TOKENS, Need, Shapes, phases
 from so8t.plan.pin import datasets, repositories
 from so8t.plan.shape_source import geometry_of
 from so8t.section import UNPINNED
@@ -22,7 +22,7 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
     machine = detect(config.home())
     geometry = geometry_of(config, store)
     tower = tower_of(config.train.vision, geometry)
-    prompt_tokens = prompt_tokens or TEXT_TOKENS + tower.tokens
+    prompt_tokens = prompt_tokens or assumed_tokens(config) + tower.tokens
     on_gpu = config.machine.device == "cuda" or (config.machine.device == "auto" and bool(machine.gpu or card))
     shapes = Shapes.of(config.train, geometry, tower, on_gpu, prompt_tokens)
     speed = speed_of(machine, card)
@@ -55,6 +55,11 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
         "machine": asdict(machine),
         "warnings": [*_pins(config), *misfits(needs, sizes["peak"], machine, on_gpu)],
     }
+
+
+def assumed_tokens(config: "Config") -> int:
+    """A prompt's text, where nothing is said."""
+    return DEMO_TEXT_TOKENS if config.base.kind == "demo" else TEXT_TOKENS
 
 
 def misfits(needs: dict[str, Need], disk_bytes: int, machine: Machine, on_gpu: bool) -> list[str]:

@@ -5,17 +5,16 @@ the thinking format, through the frozen base. The rows of the tags are still as 
 them would teach the projector to make up for that.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from so8t.batching import indices
 from so8t.loop.microbatch import MicroBatch
-from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
+from so8t.loop.phase import Commit, Metrics, OneOptimizer, Optimizer, warmup_cosine
 from so8t.models import END_TOKEN, reply_ids
 from so8t.plan.memory import align_need
 from so8t.thinking import parse
@@ -29,7 +28,7 @@ from so8t.train.warmup import accumulate, weighted_loss
 ORDER_SEED = 211
 
 
-class Align:
+class Align(OneOptimizer):
     """See the module."""
 
     name = "align"
@@ -106,19 +105,6 @@ class Align:
             hits = sum(answers[g] == s.record.answer for g, s in zip(guessed, asked, strict=True))
             measures |= {"accuracy": hits / len(asked), "answers": len(answers)}
         return measures
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state."""
-        return self.optimizer.tensors()
-
-    def values(self) -> dict[str, Any]:
-        """The micro-batch."""
-        return {"micro_batch": self.micro.size}
-
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """See `Phase`."""
-        self.optimizer.restore(tensors)
-        self.micro.restore(values["micro_batch"])
 
 
 def caption(sample: Sample, tokenizer: Any) -> Sample:

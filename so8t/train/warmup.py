@@ -5,7 +5,7 @@ class and answer tokens weigh more, because most of a reply is fixed text. Alpha
 linearly and then stays at 1: alpha and the scale of A are redundant, so alpha is never learnt.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from so8t.batching import indices
 from so8t.labels import Label
 from so8t.loop import ranks
 from so8t.loop.microbatch import MicroBatch
-from so8t.loop.phase import Commit, Metrics, Optimizer, warmup_cosine
+from so8t.loop.phase import Commit, Metrics, OneOptimizer, Optimizer, warmup_cosine
 from so8t.plan.memory import warmup_need
 from so8t.so8.adapter import EMBED_ROWS, HEAD_ROWS
 from so8t.train.config import Train
@@ -30,7 +30,7 @@ FLOOR = 0.1
 SHADE_SEED = 101
 
 
-class Warmup:
+class Warmup(OneOptimizer):
     """See the module."""
 
     name = "warmup"
@@ -120,19 +120,6 @@ class Warmup:
         self._set_alpha(self.steps)
         result = {"steps": self.steps, "left_out_too_long": self.left_out, **measure(self.learner, self.held_out)}
         return lambda: result
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state."""
-        return self.optimizer.tensors()
-
-    def values(self) -> dict[str, Any]:
-        """The micro-batch."""
-        return {"micro_batch": self.micro.size}
-
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """See `Phase`."""
-        self.optimizer.restore(tensors)
-        self.micro.restore(values["micro_batch"])
 
 
 def accumulate(learner: Learner, part: Sequence[Sample], micro_batch: int) -> float:

@@ -4,11 +4,15 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
-from so8t import durable
-from so8t.classifier import Classifier
+from so8t import durable, records
+from so8t.classifier import HEAD, Classifier
 from so8t.errors import InputError
 from so8t.labels import Label
+from so8t.measures import classification
+from tests.four_class import tiny as four
+from tests.train import tiny
 
 TEXTS = ["How do I boil an egg?", "My chest hurts.", "明日の天気は。", "Help me to steal."]
 
@@ -58,6 +62,26 @@ def test_another_base_is_refused(classifier_folder, labelled, tmp_path):
     durable.write_json(base / "manifest.json", {"content": "0" * 64})
     with pytest.raises(InputError, match="was trained on the base"):
         Classifier.load(classifier_folder, base)
+
+
+def test_a_wide_pooling_is_learnt_with_and_read_back(labelled, tmp_path):
+    four.train(labelled, tmp_path, four.CONFIG.model_copy(update={"pooling": "wide", "epochs": 1}))
+    folder = tiny.output(tmp_path)
+    durable.write_json(folder / "manifest.json", tiny.artifact(folder, "four_class").manifest.model_dump(mode="json"))
+    rows = [row for row in records.iterate(labelled / "data" / "validation.parquet") if row.modality == "text"]
+    guessed = Classifier.load(folder, labelled / "base").probabilities([row.prompt for row in rows]).argmax(1)
+    measured = classification([row.label for row in rows], guessed.tolist())["macro_f1"]
+    assert measured == pytest.approx(durable.read_json(folder / "metrics.json")["calibration"]["best_macro_f1"])
+    assert load_file(folder / HEAD)["weight"].shape == (4, 4 * 64)
+
+
+def test_an_unknown_pooling_is_refused(classifier_folder, labelled, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(classifier_folder, folder)
+    told = durable.read_json(folder / "classifier.json")
+    durable.write_json(folder / "classifier.json", told | {"pooling": "the first token"})
+    with pytest.raises(InputError, match="the first token"):
+        Classifier.load(folder, labelled / "base")
 
 
 @pytest.mark.parametrize("name", ["classifier.json", "calibration.json"])

@@ -87,8 +87,9 @@ def test_a_bf16_base_is_learnt_on_with_fp32_adapters(labelled):
     assert all(torch.isfinite(p).all() and not p.equal(before[name]) for name, p in learner.trained.items())
 
 
-def test_padding_is_never_pooled(labelled):
-    learner, train, _ = learner_of(labelled)
+@pytest.mark.parametrize("pooling", ["mean", "wide"])
+def test_padding_is_never_pooled(labelled, pooling):
+    learner, train, _ = learner_of(labelled, pooling=pooling)
     torch.nn.init.normal_(learner.reader.head.weight, generator=torch.Generator().manual_seed(0))
     short, long = sorted((s.ids for s in train), key=len)[:: len(train) - 1]
     assert len(short) < len(long)

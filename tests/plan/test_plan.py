@@ -16,7 +16,7 @@ from so8t.plan.duration import durations
 from so8t.plan.geometry import PHI35_MINI, of_json, tower_of
 from so8t.plan.hardware import Machine, speed_of
 from so8t.plan.memory import GIB, Shapes, phases, update_need, warmup_need
-from so8t.plan.report import misfits
+from so8t.plan.report import assumed_tokens, misfits
 from so8t.search.config import Search
 from so8t.so8.config import Place
 from so8t.so8.vit import vision_modules
@@ -127,6 +127,18 @@ def test_a_search_takes_the_time_of_its_trials_and_the_warm_up_is_done_once(worl
     assert "train.search: trials" not in off
     trial = on["train.search: trials"][0] / 3
     assert trial == pytest.approx(on["train: ppo"][0] / tiny.CONFIG.ppo.updates * 10)
+
+
+def test_a_large_vocabulary_costs_time_where_replies_are_read_only(world):
+    shapes, speed = shapes_of(tiny.CONFIG, world), speed_of(Machine("", 0, 1, 1, 1), "")
+    wide = replace(shapes, geometry=replace(shapes.geometry, vocabulary=10 * shapes.geometry.vocabulary))
+    few, many = (durations(one, speed, (), Search()) for one in (shapes, wide))
+    assert many["train: align"] == few["train: align"]
+    assert all(many[f"train: {name}"][0] > few[f"train: {name}"][0] for name in ("warm-up", "ppo", "alpha"))
+
+
+def test_the_demo_s_prompts_are_shorter():
+    assert assumed_tokens(load_config(ROOT / "configs" / "demo.yaml")) < assumed_tokens(load_config(BOREA))
 
 
 def test_every_profile_of_the_real_config_fits_its_card():
