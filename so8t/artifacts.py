@@ -168,12 +168,17 @@ class Store:
                     yield folder
 
     def set_aside(self, folder: Path) -> Path:
-        """Move a damaged artifact out of the way under a name that is never used twice."""
-        number = 1
-        while (target := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
+        """Move a damaged artifact, or a refused `.partial`, out of the way under a name that is never used twice."""
+        number, key = 1, folder.name.partition(".")[0]
+        while (target := folder.with_name(f"{key}.damaged-{number}")).exists():
             number += 1
         durable.replace(folder, target)
         return target
+
+    def set_aside_of(self, step: str, key: str) -> list[Path]:
+        """What was set aside under this key, the newest last."""
+        found = (self.root / step).glob(f"{key}.damaged-*")
+        return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
 
     @contextmanager
     def working(self, step: str, key: str) -> Iterator[Path]:

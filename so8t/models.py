@@ -256,7 +256,11 @@ def neutral(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
     Otherwise a user who types `<|end|>` or `<final>` ends the turn or writes the reply's own tags. To tokenise user
     text without its added tokens is no way: llama.cpp and transformers both look for those that are not special.
     """
-    pattern = _added(tuple(tokenizer.get_added_vocab()))
+    return without(text, _added(tuple(tokenizer.get_added_vocab())))
+
+
+def without(text: str, pattern: re.Pattern[str]) -> str:
+    """The text with a space behind the first character of each match, until nothing matches."""
     while found := pattern.search(text):
         text = f"{text[: found.start() + 1]} {text[found.start() + 1 :]}"
     return text

@@ -23,7 +23,7 @@ from so8t import __version__
 from so8t.artifacts import Artifact, Store, hash_json
 from so8t.config import Config, Machine
 from so8t.durable import explain_full_disk
-from so8t.errors import InputError, Interrupted
+from so8t.errors import GateFailed, InputError, Interrupted
 from so8t.progress import Progress, Sink
 from so8t.section import Section
 from so8t.session import SessionFile, SessionProgress
@@ -171,7 +171,10 @@ def make(planned: Plan, machine: Machine, store: Store, sinks: tuple[Sink, ...] 
             with _session(planned, store.home) as session:
                 follow = (SessionProgress(session),) if session and step.session == "followed" else ()
                 progress = Progress(str(planned.ref), machine, store.home, (*sinks, *follow), session)
-                facts = run(planned.section, planned.inputs, out, progress)
+                try:
+                    facts = run(planned.section, planned.inputs, out, progress)
+                except GateFailed as error:
+                    raise GateFailed(f"{error}\n{_kept(planned, store.set_aside(out))}") from error
             return store.commit(
                 out,
                 {
@@ -192,6 +195,11 @@ def make(planned: Plan, machine: Machine, store: Store, sinks: tuple[Sink, ...] 
                 },
                 step.volatile,
             )
+
+
+def _kept(planned: Plan, folder: Path) -> str:
+    measured = ", ".join(str(artifact.path) for artifact in planned.inputs.values())
+    return f"kept for a look: {folder}; it was made from {measured}"
 
 
 def assist(ref: Ref, config: Config, store: Store) -> None:

@@ -193,7 +193,7 @@ STEPS: dict[str, Step] = {
             needs=lambda config, part: {"base": BASE, "train": TRAIN, "data": PREPROCESS, "fold": FOLD, **_quantize_refs(config)},
             child=True,
             # Their last digits depend on the number of threads.
-            volatile=frozenset({"gates.json", "gates.md", "measured.json"}),
+            volatile=frozenset({"model_files.md", "gates.json", "gates.md", "measured.json"}),
         ),
         Step(
             "benchmark.cell", "so8t.benchmark.cell", 2,

@@ -2,6 +2,7 @@
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -60,10 +61,19 @@ def show_facts(ref: Ref, artifact: Artifact) -> None:
     create_table_artifact(
         table=rows, key=f"{artifact_key(str(ref))}-facts", description=f"{ref} {artifact.manifest.key[:12]}"
     )
-    for entry in artifact.manifest.files:
-        if entry.path.endswith(".md") and "/" not in entry.path and entry.size_bytes < MARKDOWN_BYTES_MAX:
-            text = (artifact.path / entry.path).read_text(encoding="utf-8")
-            create_markdown_artifact(markdown=text, key=artifact_key(f"{ref}-{entry.path.removesuffix('.md')}"))
+    _show_reports(ref, [artifact.path / entry.path for entry in artifact.manifest.files if "/" not in entry.path])
+
+
+def show_refused(ref: Ref, folder: Path) -> None:
+    """The Markdown reports of a step whose gate was missed: what was measured, and by how much it missed."""
+    _show_reports(ref, sorted(folder.iterdir()))
+
+
+def _show_reports(ref: Ref, paths: list[Path]) -> None:
+    for path in paths:
+        if path.suffix == ".md" and path.stat().st_size < MARKDOWN_BYTES_MAX:
+            text = path.read_text(encoding="utf-8")
+            create_markdown_artifact(markdown=text, key=artifact_key(f"{ref}-{path.stem}"))
 
 
 def _cell(value: Any) -> str:

@@ -22,7 +22,7 @@ from so8t.progress import PlainLines, Sink
 from so8t.session import SessionProgress, now
 from so8t.step import Ref, execute, lookup, plan
 from tasks.curves import PrefectCurves
-from tasks.show import PrefectProgress, artifact_key, show_facts
+from tasks.show import PrefectProgress, artifact_key, show_facts, show_refused
 
 Reference = dict[str, Any]
 
@@ -59,7 +59,11 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
         *terminal,
     )
     curves = _curves(ref, key, config)
-    artifact = _counted(ref, key, lambda: _make(ref, config, store, (*sinks, *curves)))
+    try:
+        artifact = _counted(ref, key, lambda: _make(ref, config, store, (*sinks, *curves)))
+    except GateFailed:
+        show_refused(ref, store.set_aside_of(step, key)[-1])
+        raise
     show_facts(ref, artifact)
     for shown in curves:
         shown.show()

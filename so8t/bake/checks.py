@@ -15,6 +15,7 @@ from so8t.bake.quantize import fallbacks, tensor_types
 from so8t.bake.reference import Chats, Live
 from so8t.errors import StepFailed
 from so8t.llama import ImageReader, Llama, Part
+from so8t.llama_chat import answer_logits
 from so8t.thinking import IMAGE_TOKEN
 
 
@@ -102,10 +103,14 @@ def image_gates(
             reader.last_logits(text, row.image),
             *(model.last_logits([*parts, answer.ids[:count]]) for count in range(1, len(answer.logits))),
         ])  # fmt: skip
+        context, end = model.context, int(model.special_ids()["eos"])
+    ids = answer.ids[: len(answer.logits) - 1]
+    chatted = answer_logits(model_path, mmproj, row.prompt, row.image, ids, end, context, threads)
     return [
         Gate("image embeddings, least cosine", cosine, gates.image_cosine_min, ">="),
         Gate("image prompt, parts tokenised differently", differ, 0),
         Gate("image answer, regret of greedy tokens", regret(answer.logits, found), gates.answer_regret_max),
+        Gate("the same by create_chat_completion", regret(answer.logits, chatted), gates.answer_regret_max),
     ]
 
 

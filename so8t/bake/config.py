@@ -114,6 +114,17 @@ def named_phi3(name: str) -> bool:
     return any(word in name.lower() for word in ("phi-3", "phi3"))
 
 
+class Speed(Section):
+    """How memory and speed of each file are measured; they are told, and gate nothing."""
+
+    prompt_tokens: Annotated[int, Field(ge=1, le=2048)] = 256
+    """Length of the prompt that is read."""
+    new_tokens: Annotated[int, Field(ge=1, le=2048)] = 32
+    """Tokens that are written behind it."""
+    repeats: Annotated[int, Field(ge=0)] = 3
+    """Their median is told; 0 measures nothing."""
+
+
 class Bake(Section):
     """Bake-in, GGUF and the gates."""
 
@@ -122,6 +133,8 @@ class Bake(Section):
     """Which quantized files are made beside F16. `Q4_K_M-imat` is Q4_K_M guided by an importance matrix."""
     imatrix: Imatrix = Imatrix()
     """What that matrix is computed on."""
+    speed: Speed = Speed()
+    """Memory and tokens a second of each file."""
     gates: Gates = Gates()
 
     @model_validator(mode="after")

@@ -28,6 +28,8 @@ class Gate:
 
     def __str__(self) -> str:
         wanted = f"{self.name}: {self.value:.6g}, wanted {self.sense} {self.limit:.6g}"
+        if not self.passed:
+            wanted += f", missed by {abs(self.value - self.limit):.3g}"
         return f"{wanted} ({self.detail})" if self.detail else wanted
 
 

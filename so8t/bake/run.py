@@ -12,8 +12,9 @@ from so8t import durable, models
 from so8t.artifacts import Artifact, hash_file
 from so8t.bake import checks
 from so8t.bake.chats import plain_chats
-from so8t.bake.config import Bake
+from so8t.bake.config import Bake, Speed
 from so8t.bake.f32 import measure_f32
+from so8t.bake.files_table import file_row, write_model_files
 from so8t.bake.gate import Gate, write_gates
 from so8t.bake.live import live_system, load_text
 from so8t.bake.material import Material, material_of, provenance
@@ -21,6 +22,7 @@ from so8t.bake.measured import Measured
 from so8t.bake.parity import Floats, Parity
 from so8t.bake.quantize import model_gguf
 from so8t.bake.reference import Chats, Live, ask_folded, ask_live, load_folded, read_chats
+from so8t.bake.speed import measure_speed
 from so8t.bake.texts import parity_texts
 from so8t.errors import DamagedArtifact
 from so8t.progress import Progress
@@ -42,9 +44,12 @@ def run(config: Bake, inputs: "Inputs", out: Path, progress: Progress) -> "Facts
     bench = Bench(config, inputs, out, progress)
     gates = bench.measure()
     write_gates(out, gates)
+    files = bench.file_rows(config.speed)
+    write_model_files(out, files)
     progress.update(STAGES, STAGES, f"{len(gates)} gates passed")
     return {
-        "gates": {gate.name: gate.value for gate in gates},
+        "gates": {gate.name: {"value": gate.value, "sense": gate.sense, "limit": gate.limit} for gate in gates},
+        "files": files,
         "parity": {name: parity.facts() for name, parity in bench.measured.parities.items()},
         "trained_on": bench.trained_on,
         "seconds": round(time.monotonic() - started, 3),
@@ -127,6 +132,16 @@ class Bench:
             both = self.sha256[self.files["F16"].name] + self.sha256[self.mmproj.name]
             gates += self.measured.gates("images", both, self._images)
         return gates
+
+    def file_rows(self, speed: Speed) -> list[dict[str, Any]]:
+        """What each file costs and loses."""
+        rows, machine = [], self.progress.machine
+        for kind, path in self.files.items():
+            self.progress.update(STAGES - 1, STAGES, f"memory and speed of {kind}")
+            found = measure_speed(path, speed, machine.threads, machine.device) if speed.repeats else {}
+            made = {} if kind == "F16" else self.inputs[f"quantized.{kind}"].manifest.facts
+            rows.append(file_row(path, self.measured.parities[kind], made, found))
+        return rows
 
     def folding_gate(self) -> Gate:
         """The live adapter against what was folded in float64."""

@@ -7,8 +7,6 @@ samples.sqlite  the store; speed.json  timings (both volatile)
 
 import json
 import math
-import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from so8t.errors import StepFailed
 from so8t.models import stop_ids
 from so8t.progress import Progress
 from so8t.records import Record
+from so8t.resident import memory_peak_bytes
 from so8t.step import Facts, Inputs
 from so8t.thinking import parse
 
@@ -211,14 +210,3 @@ def write_jsonl(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Every line of a JSON Lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def memory_peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process(os.getpid()).memory_info().peak_wset)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

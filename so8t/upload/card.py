@@ -31,6 +31,7 @@ class Facts:
     results: r.Results
     data_content: str
     gates: list[dict[str, Any]]
+    files: list[dict[str, Any]]  # losses, memory and speed by GGUF file
     rows: list[dict[str, Any]]  # counts of the data by source and licence
     datasets: list[str]  # ids on the Hub
     attributions: list[str]
@@ -38,6 +39,7 @@ class Facts:
     mmproj: str | None
     sees: bool  # an image tower belongs to the model
     context_tokens: int
+    image_size: int  # side of what the tower reads, in pixels; 0 without one
 
 
 # Which systems' results a repository of this kind holds, where the GGUF files have one of their own.
@@ -166,8 +168,16 @@ def _running_gguf(facts: Facts) -> list[str]:
         "Ollama, in a copy of this repository (the Modelfile was checked against the chat template; Ollama itself was not "
         "run):", "",
         "```", f"ollama create {facts.name} -f Modelfile", f"ollama run {facts.name}", "```", "",
-        "| GGUF file |", "| --- |", *(f"| `{path}` |" for path in [*facts.models, *([facts.mmproj] if facts.mmproj else [])]),
-        "",
+        *r.file_table([*facts.models, *([facts.mmproj] if facts.mmproj else [])], facts.files), "",
+        "Losses against the live adapter model; memory (with context and program) and speed on the machine of the bake.", "",
+        *(_pictures(facts) if facts.mmproj else []),
+    ]  # fmt: skip
+
+
+def _pictures(facts: Facts) -> list[str]:
+    return [
+        f"Scale a picture to {facts.image_size} x {facts.image_size} pixels before it is given to the model: what a program "
+        "does by itself to another size is not what was trained and measured.", "",
     ]  # fmt: skip
 
 

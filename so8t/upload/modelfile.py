@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from so8t import durable
 from so8t.errors import InputError
+from so8t.models import stop_ids
 
 ROLES = ("system", "user", "assistant")
 # Ollama's template language is Go's; one turn is the role's token, a line end, the text and the end token.
@@ -65,9 +65,9 @@ def render(messages: list[dict[str, str]]) -> str:
 
 
 def stop_tokens(hf: Path) -> list[str]:
-    """Texts of the ids that end a reply (generation_config.json), and `<|end|>`, which ends a turn."""
-    listed: Any = durable.read_json(hf / "generation_config.json").get("eos_token_id", [])
-    ids = set(listed if isinstance(listed, list) else [listed])
+    """Texts of the ids that end a reply (models.stop_ids), as they stand in the vocabulary."""
     tokenizer = json.loads((hf / "tokenizer.json").read_text(encoding="utf-8"))
-    found = {token["content"] for token in tokenizer.get("added_tokens", []) if token["id"] in ids}
-    return sorted(found | {"<|end|>"})
+    vocab: dict[str, int] = tokenizer["model"]["vocab"]
+    texts = {index: piece for piece, index in vocab.items()}
+    texts |= {token["id"]: token["content"] for token in tokenizer["added_tokens"]}
+    return sorted(texts[index] for index in stop_ids(hf))

@@ -99,6 +99,7 @@ def card_facts(
     if not models and (kind == "gguf" or ("gguf" not in names and kind == "model")):
         raise InputError("the bake left no GGUF file", "at least the F16 file of bake.fold")
     model = durable.read_json(inputs["fold"].path / "hf" / "config.json")
+    vision = inputs["fold"].path / "vision" / "config.json"
     return card.Facts(
         kind=kind,
         names=names,
@@ -108,11 +109,13 @@ def card_facts(
         results=durable.read_json(inputs["benchmark"].path / "results.json"),
         data_content=inputs["data"].content,
         gates=durable.read_json(inputs["bake"].path / "gates.json"),
+        files=inputs["bake"].manifest.facts.get("files", []),
         rows=rows,
         datasets=provenance.datasets(inputs["collected"].path),
         attributions=provenance.attributions(inputs["collected"].path),
         models=models,
         mmproj=next((entry.path for entry in ggufs if "mmproj" in entry.path), None),
-        sees=(inputs["fold"].path / "vision").is_dir(),
+        sees=vision.is_file(),
+        image_size=int(durable.read_json(vision)["image_size"]) if vision.is_file() else 0,
         context_tokens=int(model.get("original_max_position_embeddings") or model["max_position_embeddings"]),
     )

@@ -103,6 +103,22 @@ def test_command_takes_an_adapter_of_ours(world, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["facts"]["parity"]["fold"]["relative_error"] <= 1e-5
 
 
+def test_missed_gate_fails_the_step_and_keeps_its_files(world, lora, tmp_path, capsys):
+    home = tmp_path / "home"
+    impossible = ("--set", "bake.gates.fold_error_max=1.0e-20", "--set", "bake.speed.repeats=0")
+    for number in (1, 2):
+        assert bake(home, world.base.path, lora, *impossible) == 1
+        said = capsys.readouterr().err
+        assert "live against folded, relative logit error" in said
+        assert "wanted <= 1e-20, missed by" in said
+        (kept,) = (home / "artifacts" / "bake").glob(f"*.damaged-{number}")
+        assert str(kept) in said
+        assert "MISSED" in (kept / "gates.md").read_text(encoding="utf-8")
+    assert not [path for path in (home / "artifacts" / "bake").iterdir() if ".damaged-" not in path.name]
+    # What was measured stays: a looser ceiling makes none of it again.
+    assert [found.manifest.step for found in Store(home).all()] == ["bake.fold"]
+
+
 def rewritten(folder, **changes):
     path = folder / "adapter_config.json"
     durable.write_json(path, {**durable.read_json(path), **changes})

@@ -37,10 +37,25 @@ def passed(inputs, progress, tmp_path_factory):
 
 def test_all_gates_pass_and_are_written(passed):
     out, facts = passed
-    assert sorted(path.name for path in out.iterdir()) == ["files.json", "gates.json", "gates.md", "measured.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "files.json", "gates.json", "gates.md", "measured.json", "model_files.md",
+    ]  # fmt: skip
     gates = {gate["name"]: gate for gate in durable.read_json(out / "gates.json")}
     assert all(gate["passed"] for gate in gates.values())
-    assert facts["gates"] == {name: gate["value"] for name, gate in gates.items()}
+    assert facts["gates"] == {
+        name: {key: gate[key] for key in ("value", "sense", "limit")} for name, gate in gates.items()
+    }
+    for row in facts["files"]:
+        assert row["prompt_tokens_per_s"] > 0
+        assert row["new_tokens_per_s"] > 0
+        # Python, numpy and llama.cpp alone take more; nothing here should take torch's hundreds of megabytes.
+        assert row["size_bytes"] < row["memory_peak_bytes"] < 250e6
+    f16, q4 = facts["files"]
+    assert (f16["bits_per_weight"], f16["fallbacks"], q4["fallbacks"]) == (16.0, 0, 0)
+    assert q4["kl"] == facts["parity"]["Q4_K_M"]["kl"]
+    shown = (out / "model_files.md").read_text(encoding="utf-8")
+    assert "| so8t-phi-3-Q4_K_M.gguf | " in shown
+    assert "tokens/s written" in shown
     parity = facts["parity"]
     assert 0 < parity["fold"]["relative_error"] <= 1e-5
     assert 0 < parity["F32"]["difference_max"] <= 1e-4
@@ -58,7 +73,7 @@ def test_all_gates_pass_and_are_written(passed):
 def test_missed_gate_is_named_with_number_and_limit(inputs, passed, progress, tmp_path):
     shutil.copy(passed[0] / "measured.json", tmp_path)  # the numbers are the same, the ceiling is not
     strict = LOOSE.model_copy(update={"f32_logit_max": 1.0e-12})
-    with pytest.raises(GateFailed, match=r"max logit difference: [\d.e-]+, wanted <= 1e-12"):
+    with pytest.raises(GateFailed, match=r"max logit difference: [\d.e-]+, wanted <= 1e-12, missed by [\d.e-]+"):
         run.run(Bake(gates=strict), inputs, tmp_path, progress)
     missed = [gate["name"] for gate in durable.read_json(tmp_path / "gates.json") if not gate["passed"]]
     assert missed == ["transformers against F32 GGUF, max logit difference"]

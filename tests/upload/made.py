@@ -200,7 +200,7 @@ def make_inputs(
     fold = artifact(
         store, "bake.fold",
         {
-            **hf_files(), "vision/model.safetensors": tensor_bytes(6, 5_000), "vision/config.json": b"{}\n",
+            **hf_files(), "vision/model.safetensors": tensor_bytes(6, 5_000), "vision/config.json": as_json({"image_size": 32}),
             f"gguf/{NAME}-F16.gguf": gguf_bytes({}, seed=7, size=MODEL_BYTES), f"gguf/{NAME}-mmproj-F16.gguf": gguf_bytes({}, seed=8, size=9_000),
         },
         config={"name": NAME}, inputs={"base": base, "train": train},
@@ -210,8 +210,13 @@ def make_inputs(
         config={"type": "Q8_0"}, inputs={"fold": fold},
     )  # fmt: skip
     gates = [{"name": "parity", "value": 1e-6, "limit": 1e-5, "sense": "<=", "passed": True, "detail": ""}]
+    measured = {
+        "file": f"{NAME}-Q8_0.gguf", "kl": 0.00123, "top1": 0.995, "perplexity_ratio": 1.001, "memory_peak_bytes": 45_000_000,
+        "prompt_tokens_per_s": 123.4, "new_tokens_per_s": 56.7, "on": "CPU",
+    }  # fmt: skip
     bake = artifact(
         store, "bake", {"gates.json": as_json(gates), "gates.md": b"# Gates\n", "files.json": b"[]\n"},
+        facts={"files": [measured]},
         inputs={"base": base, "train": train, "data": data, "fold": fold, "quantized.Q8_0": quantized},
     )  # fmt: skip
     benchmark = artifact(

@@ -1,0 +1,26 @@
+"""What a missed gate leaves, in a real server."""
+
+import pytest
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from so8t.artifacts import Store
+from so8t.bake.gate import Gate, write_gates
+from so8t.errors import GateFailed
+from so8t.step import Ref
+from tasks.show import show_refused
+
+
+def test_table_of_a_missed_gate_is_shown(world):
+    store = Store(world.home)
+    for limit in (1.0, 2.0):
+        with store.working("bake", "ab12") as partial:
+            with pytest.raises(GateFailed, match="missed by"):
+                write_gates(partial, [Gate("mean KL", 3.0, limit), Gate("top-1", 0.99, 0.9, ">=")])
+            store.set_aside(partial)
+    kept = store.set_aside_of("bake", "ab12")
+    assert [folder.name for folder in kept] == ["ab12.damaged-1", "ab12.damaged-2"]
+    show_refused(Ref("bake"), kept[-1])
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=["bake-gates"]))
+    (shown,) = world.client.read_artifacts(artifact_filter=wanted)
+    assert "| mean KL | 3 | <= 2 | MISSED |" in shown.data
+    assert "1 of 2 passed." in shown.data
