@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import json
+import math
 import os
 import re
 import secrets
@@ -150,7 +151,7 @@ def open_for_write(path: Path) -> Iterator[IO[bytes]]:
     """
     with explain_full_disk(path):
         make_folder(path.parent)
-        _remove_stale(path)
+        remove_temporaries(path, STALE_S)
         temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TMP_SUFFIX}")
         try:
             with temporary.open("xb") as file:
@@ -181,13 +182,13 @@ def target_name(name: str) -> str:
     return _TEMPORARY.sub("", name)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what killed writers of this very file left behind long ago."""
+def remove_temporaries(path: Path, unused_s: float = -math.inf) -> None:
+    """Remove what killed writers of this very file left behind; without an age the caller must be its only writer."""
     with os.scandir(path.parent) as entries:
         for entry in entries:
             if entry.name != path.name and target_name(entry.name) == path.name:
                 with contextlib.suppress(OSError):  # another writer sweeps too
-                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_S:
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime >= unused_s:
                         Path(entry.path).unlink()
 
 

@@ -163,6 +163,7 @@ def bring(file: RemoteFile, target: Path, report: Report = lambda size_bytes: No
     """Have the file whole at `target`; StepFailed where it will not come, Denied where the Hub refuses it."""
     durable.make_folder(target.parent)
     part = _Part(file, target.with_name(target.name + PART_SUFFIX))
+    durable.remove_temporaries(part.state)
     if target.is_file() and target.stat().st_size == file.size_bytes and _digest(file, target) == file.expected:
         part.clear()
         return

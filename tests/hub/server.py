@@ -67,6 +67,9 @@ class HubServer:
         self.delays: dict[str, float] = {}
         # Seconds between two pieces of a file's body, which makes a kill in the middle of it likely.
         self.piece_pause_s = 0.0
+        # Cleared, no file's last piece is sent: whoever waits for it cannot end.
+        self.may_end = threading.Event()
+        self.may_end.set()
         self.resolved_bytes = 0
         # Where hf_xet keeps what it is given; a token for this folder is what the Hub's storage servers would hand out.
         self.xet: Path | None = None
@@ -246,6 +249,8 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE_BYTES)
         for start in range(0, len(body), PIECE_BYTES):
             piece = body[start : start + PIECE_BYTES]
+            if start + PIECE_BYTES >= len(body):
+                self.hub.may_end.wait()
             self.wfile.write(piece)
             with self.hub.counting:
                 self.hub.resolved_bytes += len(piece)
