@@ -118,7 +118,7 @@ STEPS: dict[str, Step] = {
             child=True,
         ),
         Step(
-            "collect.source", "so8t.collect.source", 3,
+            "collect.source", "so8t.collect.source", 4,
             section=lambda config, part: next(s for s in config.collect.sources if s.name == part),
             needs=lambda config, part: {},
             parts=_sources,

@@ -111,7 +111,7 @@ class HubSource(Section):
     accept: tuple[str, ...] = ()
     """Further licences that you accept for this source alone."""
     checked_upstreams: dict[str, str] = Field(default_factory=dict)
-    """Upstream that the dataset names -> where you read that its terms allow this use; kept as evidence."""
+    """Upstream that the dataset (or its README) names -> where you read that its terms allow this use; kept as evidence."""
     nsfw: bool = False
     """All rows belong to the NSFW pool; so they do where the dataset's tags say it."""
     unavailable: Literal["skip", "fail"] = "skip"

@@ -1,7 +1,7 @@
-"""May a dataset of the Hub be used? Its card, tags, declared upstreams and licence file are asked in this order.
+"""May a dataset of the Hub be used? Card, tags, declared upstreams, licence file and README are asked in this order.
 
-What is refused or set aside is not read beyond its metadata; only where everything else agrees is the licence file
-itself read. Every statement is kept as evidence, with where it was found.
+What is refused or set aside is not read beyond its metadata; only where everything else agrees are the licence file and
+then the README read. Every statement is kept as evidence, with where it was found.
 """
 
 import re
@@ -16,15 +16,22 @@ Outcome = Literal["accepted", "refused", "quarantined", "gated", "unavailable"]
 NSFW_TAGS = frozenset({"not-for-all-audiences", "nsfw"})
 LICENCE_NAME = re.compile(r"(LICEN[CS]E|COPYING)([-_.][\w.-]+)?", re.IGNORECASE)
 LICENCE_BYTES_MAX = 100_000
-# Upstreams whose terms a permissive card on what was made from them does not lift; looked for in id, tags and
-# declared sources.
+README, README_BYTES_MAX = "README.md", 1_000_000
+# Upstreams whose terms a permissive card on what was made from them does not lift; looked for in id, tags, declared
+# sources and base models, and in sentences of the README that say what the data was made from.
 OWN_TERMS = {
     "output of a model whose terms limit what may be trained on it": (
-        r"chat-?gpt|gpt-?3\.?5|gpt-?4|gpt4all|share-?gpt|davinci|alpaca|vicuna|open-?orca(?!-math)|gpt-?teacher|claude"
+        r"chat[- ]?gpt|gpt[- ]?3\.?5|gpt[- ]?4|gpt4all|share[- ]?gpt|davinci|alpaca|vicuna|open-?orca(?!-math)|gpt-?teacher|claude"
     ),
     "recordings of a voice whose owner has rules of their own": r"amitaro|zundamon|tsukuyomi|vits-tts",
-    "crawled pages, each with an owner of its own": r"\bmc4|\bc4\b|oscar|common-?crawl",
+    "crawled pages, each with an owner of its own": r"\bmc4|\bc4\b|oscar|common[- ]?crawl",
 }
+_MADE_FROM = re.compile(
+    r"generat|creat|synthe|produc|translat|distil|annotat|label|deriv|based on|using|collected|scraped|crawl|taken from"
+    r"|生成|作成|合成|翻訳|出力|抽出|収集|ラベル|注釈|使って|使い|使用|用いて|利用|もとに|基に|元に",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[。．!?！？])|(?<=\.)\s|\n")
 # What marks a licence's own text. All phrases of a row must be there.
 TEXTS = {
     "mit": ("permission is hereby granted, free of charge", "the above copyright notice and this permission notice"),
@@ -77,7 +84,7 @@ def judge(
         "tags": [tag.removeprefix("license:") for tag in tags if tag.startswith("license:")],
     }
     evidence = _evidence(info.id, info.sha) | stated
-    for name in ("license_name", "license_link", "source_datasets"):
+    for name in ("license_name", "license_link", "source_datasets", "base_model"):
         if card.get(name):
             evidence[name] = card[name]
     nsfw = bool(NSFW_TAGS & {tag.lower() for tag in tags})
@@ -94,7 +101,7 @@ def judge(
     if name and name != licence:
         return verdict("quarantined", f"the card says {licence} and names its licence {name!r}")
     declared = _declared(card.get("source_datasets"))
-    if terms := _own_terms([info.id, *tags, *declared], checked):
+    if terms := _own_terms([info.id, *tags, *declared, *_declared(card.get("base_model"))], checked):
         return verdict("quarantined", terms)
     evidence["upstreams"], reason = _upstreams(declared, allowed, checked)
     if reason:
@@ -102,6 +109,8 @@ def judge(
     if info.gated and not has_token():
         return verdict("gated", f"gated ({info.gated}) and there is no token: {TOKEN_WANTED}")
     evidence["files"], reason = _licence_files(info, licence, read)
+    if not reason:
+        evidence["readme"], reason = _readme(info, checked, read)
     return verdict("quarantined", reason) if reason else verdict("accepted", "")
 
 
@@ -158,6 +167,30 @@ def _licence_files(info: Any, licence: str, read: Callable[[Any], bytes]) -> tup
     if says and normal_form(says) != licence:
         return found, f"places disagree: card says {licence}, files say {normal_form(says)}"
     return found, ""
+
+
+def _readme(info: Any, checked: Mapping[str, str], read: Callable[[Any], bytes]) -> tuple[list[dict[str, str]], str]:
+    """The README's sentences that say it was made from an upstream with terms of its own, and the first reason."""
+    file = next((file for file in info.siblings or [] if file.rfilename == README), None)
+    if file is None:
+        return [], ""
+    if (file.size or 0) > README_BYTES_MAX:
+        return [], f"{README} has {file.size} bytes: too many to read for what the data was made from"
+    text = read(file).decode("utf-8", errors="replace")
+    told = [
+        {"mentions": found[0], "terms": terms, "sentence": sentence.strip()[:300]}
+        for sentence in _SENTENCE.split(text.partition("\n---")[2] if text.startswith("---") else text)
+        if _MADE_FROM.search(sentence)
+        for terms, pattern in OWN_TERMS.items()
+        if (found := re.search(pattern, sentence, re.IGNORECASE))
+    ]
+    doubts = [entry for entry in told if entry["mentions"].lower() not in {name.lower() for name in checked}]
+    reason = (
+        f"{README} speaks of {doubts[0]['mentions']!r}, an upstream with its own terms: {doubts[0]['terms']}"
+        if doubts
+        else ""
+    )
+    return told, reason
 
 
 def recognise(text: bytes) -> str:

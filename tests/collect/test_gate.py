@@ -79,8 +79,46 @@ def test_decision_and_what_was_read(case, remote, tmp_path):
     assert bool(evidence["reason"]) == (outcome != "accepted")
     assert facts["rows"] == (outcome == "accepted")
     licence_file = ["LICENSE"] if file else []
-    assert read_files(server) == licence_file + (["data/1.jsonl"] if outcome == "accepted" else [])
+    assert read_files(server) == licence_file + (["README.md", "data/1.jsonl"] if outcome == "accepted" else [])
     assert evidence["evidence_id"] == f"hub:lab/talk@{revision}"
+
+
+READMES = {
+    "The answers were generated using GPT-4 Turbo.": "GPT-4",
+    "ChatGPT（gpt-3.5-turbo）で日本語に翻訳しました。": "ChatGPT",
+    "- Collected from Common Crawl snapshots": "Common Crawl",
+    "発話は Zundamon の音声合成で作成した。": "Zundamon",
+    "We beat ChatGPT on this test.": "",
+    "Written by hand. See the GPT-4 report for a comparison.": "",
+    "Translated from English by a person.": "",
+}
+
+
+@pytest.mark.parametrize("text", READMES)
+def test_a_readme_that_says_what_it_was_made_from_is_heard(text, remote, tmp_path):
+    server, commit = remote
+    page = f"---\nlicense: mit\n---\n# Talk\n\nTwo lines of text.\n{text}\n".encode()
+    revision = commit("license: mit", {"README.md": page, "data/1.jsonl": ROWS})
+    facts, summary = gathered(revision, tmp_path / "out")
+    named = READMES[text]
+    assert facts["outcome"] == ("quarantined" if named else "accepted")
+    assert [entry["mentions"] for entry in summary["evidence"]["readme"]][:1] == ([named] if named else [])
+    assert read_files(server) == ["README.md"] + ([] if named else ["data/1.jsonl"])
+    if named:
+        assert named in summary["evidence"]["reason"]
+        checked = {entry["mentions"]: "its terms, read in November" for entry in summary["evidence"]["readme"]}
+        facts, summary = gathered(revision, tmp_path / "again", checked_upstreams=checked)
+        assert facts["outcome"] == "accepted"
+        assert summary["evidence"]["readme"], "believed, and kept"
+
+
+def test_a_base_model_with_terms_of_its_own_is_an_upstream(remote, tmp_path):
+    _, commit = remote
+    revision = commit("license: mit\nbase_model: lab/vicuna-7b", {"data/1.jsonl": ROWS})
+    facts, summary = gathered(revision, tmp_path / "out")
+    assert facts["outcome"] == "quarantined"
+    assert "vicuna" in summary["evidence"]["reason"]
+    assert summary["evidence"]["base_model"] == "lab/vicuna-7b"
 
 
 def test_an_upstream_that_the_user_has_checked_is_believed_and_kept(remote, tmp_path):
@@ -175,4 +213,4 @@ def test_real_cards_are_decided_as_expected(remote, tmp_path):
         before = len(read_files(server))
         facts, _ = gathered(revision, tmp_path / f"out{number}", case["id"])
         assert facts["outcome"] in EXPECTED[case["expected"]], case
-        assert len(read_files(server)) - before == (facts["outcome"] == "accepted"), case
+        assert len(read_files(server)) - before == 2 * (facts["outcome"] == "accepted"), case
