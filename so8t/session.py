@@ -71,6 +71,8 @@ class Session(BaseModel):
     supervisor: str = ""
     reached: dict[str, int] = {}
     stalled: int = 0
+    # Of runs only: `<step>/<key>` of every artifact that it makes or uses, noted before it is made.
+    artifacts: list[str] = []
 
 
 class SessionFile:
@@ -102,6 +104,12 @@ class SessionFile:
         with self._changing:
             spent = self.session.failures
             self.update(failures={**spent, name: spent.get(name, 0) + 1})
+
+    def note_artifact(self, name: str) -> None:
+        """This run makes or uses `<step>/<key>`; cleanup keeps it while the run is unfinished."""
+        with self._changing:
+            if name not in self.session.artifacts:
+                self.update(artifacts=[*self.session.artifacts, name])
 
     def end(self, status: Status) -> None:
         """Say how this attempt ended."""

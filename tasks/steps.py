@@ -118,6 +118,8 @@ def submit(ref: Ref, config: Config) -> PrefectFuture[Reference]:
     """Start a step whose inputs are finished; it is Cached only where the disk holds it whole."""
     store = Store(config.home())
     planned = plan(ref, config, store)
+    if (session := fence.current()) is not None:
+        session.note_artifact(f"{ref.step}/{planned.key}")
     whole = store.find(ref.step, planned.key) is not None
     name = f"{ref.step}-{ref.part}".rstrip("-")
     tuned = run_step.with_options(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deployments.autostart.entry import Entry
     from deployments.autostart.manager import Manager, Registered
     from so8t.config import Config
+    from so8t.session import Session
 
 # What a terminal may set and a run would miss; an entry carries no environment, since that is where secrets are.
 NOT_CARRIED = (
@@ -218,7 +219,7 @@ def remove(home: Path) -> list[str]:
 
 
 def retire(config: "Config", supervisor: str) -> list[str]:
-    """Remove the entry where the config asks for it: a run under this supervisor has completed, and none is open.
+    """Remove the entry where the config asks for it: a run under this supervisor has published, and none is open.
 
     A run without a sign of life for `cleanup.expiry_days` is not open: it was cancelled or given up. Gives lines to
     show. A scheduler that refuses is told of, not raised: what completed stays completed.
@@ -231,12 +232,23 @@ def retire(config: "Config", supervisor: str) -> list[str]:
     runs = [run for run in sessions(config.home()) if run.kind == "run"]
     oldest = (datetime.now(UTC) - timedelta(days=config.cleanup.expiry_days)).isoformat()
     is_open = any(run.status in {"running", "interrupted"} and run.heartbeat.time > oldest for run in runs)
-    if is_open or not any(run.completed and run.supervisor == supervisor for run in runs):
+    ended = [run for run in runs if run.completed and run.supervisor == supervisor]
+    if is_open or not any(_has_published(config.home(), run) for run in ended):
         return []
     try:
         return [f"removed {name}: every run is finished" for name in remove(config.home())]
     except So8tError as error:
         return [f"not removed: {error}"]
+
+
+def _has_published(home: Path, run: "Session") -> bool:
+    """Whether the run ended in an upload of which every file was verified where it went."""
+    from so8t.artifacts import Store
+
+    names = (name.partition("/") for name in run.artifacts)
+    uploads = [Store(home).peek(step, key) for step, _, key in names if step == "upload"]
+    facts = [upload.manifest.facts for upload in uploads if upload is not None]
+    return any(fact.get("files") and fact.get("verified") == fact["files"] for fact in facts)
 
 
 def inspect(home: Path) -> tuple["Registered | None", list[str]]:

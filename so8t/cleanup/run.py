@@ -1,9 +1,10 @@
 """cleanup: a plan of what stays and what goes, with reasons; then the removal.
 
 plan.json     every file and folder that a rule speaks of (volatile)
-removed.json  what was removed, written after each removal (volatile)
+removed.json  what was removed, or was about to be when the process ended: noted before each removal (volatile)
 """
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,19 @@ from so8t.cleanup.retention import Item, make_plan
 from so8t.progress import Progress
 from so8t.step import Facts, Inputs
 
-REMOVED = "removed.json"
-
 
 def run(config: Cleanup, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     """Plan and, where the config says so, remove; an interrupted removal goes on from what is there."""
     home = progress.home
     own = f"{out.parent.name}-{out.name.removesuffix('.partial')}"
     progress.update(0, None, "planning")
+    notes = Notes(out / "removed.json", home)
     items = make_plan(config, home, inputs["upload"], out, busy_keys(home, own))
     durable.write_json(out / "plan.json", [asdict(item) for item in items])
-    removed = _read_removed(out / REMOVED)
+    before = shutil.disk_usage(home).free
     if config.apply:
-        _remove([item for item in items if not item.keep], home, own, out, progress, removed)
-    durable.write_json(out / REMOVED, removed)
+        _remove([item for item in items if not item.keep], home, own, notes, progress)
+    notes.write()
     kept = [item for item in items if item.keep]
     return {
         "applied": config.apply,
@@ -36,24 +36,46 @@ def run(config: Cleanup, inputs: Inputs, out: Path, progress: Progress) -> Facts
         "kept_bytes": sum(item.size_bytes for item in kept),
         "planned": len(items) - len(kept),
         "planned_bytes": sum(item.size_bytes for item in items if not item.keep),
-        "removed": len(removed),
-        "bytes_freed": sum(entry["size_bytes"] for entry in removed),
+        "removed": len(notes.removed),
+        "bytes_freed": sum(entry["size_bytes"] for entry in notes.removed),
+        # Of the whole volume, on which others write too.
+        "free_before_bytes": before,
+        "free_after_bytes": shutil.disk_usage(home).free,
     }
 
 
-def _remove(
-    items: list[Item], home: Path, own: str, out: Path, progress: Progress, removed: list[dict[str, Any]]
-) -> None:
+class Notes:
+    """removed.json. A removal is noted before it begins, and counts once the name is gone."""
+
+    def __init__(self, path: Path, home: Path) -> None:
+        """Take up what an interrupted run left: a name that is gone was removed, one that is there was not."""
+        self.path = path
+        noted = durable.read_json(path) if path.exists() else []
+        self.removed: list[dict[str, Any]] = [entry for entry in noted if not (home / entry["path"]).exists()]
+
+    def begin(self, item: Item) -> None:
+        """Note what is about to be removed."""
+        self.removed.append(asdict(item))
+        self.write()
+
+    def take_back(self) -> None:
+        """The last one was not removed after all."""
+        self.removed.pop()
+
+    def write(self) -> None:
+        """Make the notes durable."""
+        durable.write_json(self.path, self.removed)
+
+
+def _remove(items: list[Item], home: Path, own: str, notes: Notes, progress: Progress) -> None:
     for done, item in enumerate(items):
         progress.update(done, len(items), f"removing {item.path}")
         # Whoever began to work since the plan was made may read any artifact.
         if item.kind == "artifact" and busy_keys(home, own):
             continue
-        if remove(home, home / item.path):
-            removed.append(asdict(item))
-            durable.write_json(out / REMOVED, removed)
-
-
-def _read_removed(path: Path) -> list[dict[str, Any]]:
-    """What an interrupted run had removed already."""
-    return list(durable.read_json(path)) if path.exists() else []
+        if item.kind == "trash":
+            remove(home, home / item.path)  # it was noted under its own name when that was taken away
+            continue
+        notes.begin(item)
+        if not remove(home, home / item.path):
+            notes.take_back()

@@ -193,8 +193,10 @@ def test_the_doctor_speaks_of_it(untouched, tmp_path):
 
 def test_the_entry_goes_with_the_last_run_where_the_config_asks(tmp_path, launchd, untouched, entry, monkeypatch):
     """Only a completed run of this supervisor counts, and an open one keeps the entry; an expired one does not."""
+    from so8t.artifacts import Store
     from so8t.config import load_config
     from so8t.session import Heartbeat, SessionFile, now
+    from tests.upload.made import artifact
 
     monkeypatch.setitem(command.PLATFORMS, sys.platform, "macos")
     asked = load_config(ROOT / "configs" / "demo.yaml", ["cleanup.remove_autostart=true"], entry.home)
@@ -208,7 +210,14 @@ def test_the_entry_goes_with_the_last_run_where_the_config_asks(tmp_path, launch
         return file
 
     assert command.retire(asked, "me") == []
-    session("run-a", "run", supervisor="me").end("completed")
+    run = session("run-a", "run", supervisor="me")
+    run.end("completed")
+    assert command.retire(asked, "me") == [], "a run without an upload"
+    for key, verified in (("1" * 64, 2), ("2" * 64, 3)):
+        assert command.retire(asked, "me") == [], "an upload that is not there, or not all of it verified"
+        artifact(Store(entry.home), "upload", {"card": b""}, key=key, facts={"files": 3, "verified": verified})
+        run.note_artifact(f"upload/{key}")
+        run.end("completed")
     other = session("run-b", "run", supervisor="other", status="interrupted", heartbeat=Heartbeat(time=now()))
     assert command.retire(asked, "me") == []
     other.update(heartbeat=Heartbeat(time="2020-01-01T00:00:00.000+00:00"))

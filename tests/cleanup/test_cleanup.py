@@ -1,69 +1,17 @@
 """Cleanup on a home with real artifacts: what stays, what goes, and what a crash in the middle leaves."""
 
-import json
 import os
 import subprocess
 import sys
-import time
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from so8t import durable
-from so8t.artifacts import Store, check_hashes, hash_json
+from so8t.artifacts import Store, check_hashes
 from so8t.cleanup import removal
-from so8t.cleanup.config import Cleanup
-from so8t.cleanup.run import run
-from so8t.config import Machine
-from so8t.progress import Progress
+from tests.cleanup.made import OWN, age, clean, days_ago
 from tests.upload.made import artifact
-
-ROOT = Path(__file__).parents[2]
-OWN = "f" * 64
-
-
-def days_ago(days: float) -> str:
-    return (datetime.now(UTC) - timedelta(days=days)).isoformat()
-
-
-def age(path: Path, days: float) -> Path:
-    """Make everything under a path look old."""
-    then = time.time() - days * 86_400
-    for place in [path, *path.rglob("*")]:
-        os.utime(place, (then, then), follow_symlinks=False)
-    return path
-
-
-def chain(store: Store, name: str, days: float):
-    """data -> train -> upload, finished some days ago."""
-    data = artifact(store, "preprocess", {"rows": name.encode()}, key=hash_json([name, 1]), finished_at=days_ago(days))
-    train = artifact(store, "train", {"weights": name.encode() * 100}, key=hash_json([name, 2]), finished_at=days_ago(days),
-                     inputs={"data": data})  # fmt: skip
-    upload = artifact(store, "upload", {"card": name.encode()}, key=hash_json([name, 3]), finished_at=days_ago(days),
-                      inputs={"train": train})  # fmt: skip
-    return data, train, upload
-
-
-def clean(home: Path, used, **more):
-    out = home / "artifacts" / "cleanup" / f"{OWN}.partial"
-    out.mkdir(parents=True, exist_ok=True)
-    facts = run(Cleanup(**more), {"upload": used}, out, Progress("cleanup", Machine(), home))
-    planned = {item["path"]: item for item in json.loads((out / "plan.json").read_text(encoding="utf-8"))}
-    return facts, planned
-
-
-@pytest.fixture
-def home(tmp_path):
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def three(home):
-    """Three runs, the oldest first."""
-    store = Store(home)
-    return [chain(store, name, days) for name, days in (("old", 100), ("middle", 50), ("new", 1))]
 
 
 def test_oldest_goes_and_the_newest_stay_whole(home, three):
@@ -229,47 +177,6 @@ def test_unreadable_manifest_is_not_removed(home, three):
     _, planned = clean(home, three[2][2])
     assert "so8t verify" in planned[folder.relative_to(home).as_posix()]["reason"]
     assert folder.exists()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kills by a signal")
-def test_killed_in_the_middle_leaves_no_half_artifact(home, three):
-    """Killed at each deletion in turn; what has a whole name is whole, and the next run ends the work."""
-    store = Store(home)
-    for index in range(4):
-        files = {f"f{n}": b"x" * n for n in range(4)}
-        artifact(store, "train", files, key=hash_json(["many", index]), finished_at=days_ago(200 + index))
-    script = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from tests.cleanup.test_cleanup import clean, Store\n"
-        "left = int(sys.argv[2])\n"
-        "original = os.unlink\n"
-        "def unlink(*arguments, **named):\n"
-        "    global left\n"
-        "    left -= 1\n"
-        "    if left < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    original(*arguments, **named)\n"
-        "os.unlink = unlink\n"
-        "home = Path(sys.argv[1])\n"
-        "used = Store(home).peek('upload', sys.argv[3])\n"
-        "clean(home, used)\n"
-    )
-    killed = 0
-    for count in (0, 2, 7, 1000):
-        command = [sys.executable, "-c", script, str(home), str(count), three[2][2].manifest.key]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
-        )
-        killed += done.returncode == -9
-        assert done.returncode in (0, -9), done.stderr
-        assert all(check_hashes(folder) == [] for folder in store.folders())
-    assert killed == 3
-    assert done.returncode == 0
-    assert not list(home.rglob(".trash-*"))
-    assert len(list(store.folders())) == 6
-    removed = durable.read_json(home / "artifacts" / "cleanup" / f"{OWN}.partial" / "removed.json")
-    assert len({entry["path"] for entry in removed}) == len(removed)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="read-only folders bind ordinary users only")

@@ -66,7 +66,6 @@ def test_killed_at_every_request_of_three_repositories(tmp_path, home, inputs):
     hub, artifact, found = undergo(tmp_path, home, stride=1, **SEVERAL)
     assert len(found.kills) >= 15
     assert all(met > 0 for met in found.faults.values())
-    assert len(found.faults) == 5
     (collection,) = hub.store.collections.values()
     assert [item["id"] for item in collection["items"]] == [MODEL, ADAPTER, GGUF]
     assert collection["private"]
