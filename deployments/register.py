@@ -13,6 +13,7 @@ from uuid import UUID
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
@@ -27,7 +28,8 @@ def register(
 ) -> dict[str, UUID]:
     """Create or update every deployment; `parameters` are defaults by flow name. Gives ids by `flow/deployment`.
 
-    With `keep` a deployment that exists is left as it is: its defaults are those of `so8t up`.
+    With `keep` a deployment that exists keeps its defaults, which are those of `so8t up`; its schema is of this version,
+    or the server would refuse a config with a key that is new.
     """
     template = ProcessWorker.get_default_base_job_template()
     with contextlib.suppress(ObjectAlreadyExists):
@@ -39,8 +41,10 @@ def register(
         module, _, attribute = deployment["entrypoint"].rpartition(".")
         flow = getattr(importlib.import_module(module), attribute)
         name = f"{flow.name}/{deployment['name']}"
-        if keep and (known := _known(client, name)) is not None:
-            ids[name] = known
+        schema = parameter_schema(flow).model_dump_for_openapi()
+        known = _known(client, name) if keep else None
+        if known is not None and known.parameter_openapi_schema == schema:
+            ids[name] = known.id
             continue
         ids[name] = client.create_deployment(
             flow_id=client.create_flow(flow),
@@ -50,16 +54,16 @@ def register(
             tags=deployment["tags"],
             work_pool_name=deployment["work_pool"]["name"],
             pull_steps=pull,
-            parameters=parameters.get(flow.name, {}),
-            parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+            parameters=parameters.get(flow.name, {}) if known is None else known.parameters,
+            parameter_openapi_schema=schema,
             enforce_parameter_schema=True,
         )
     return ids
 
 
-def _known(client: SyncPrefectClient, name: str) -> UUID | None:
+def _known(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
     try:
-        return client.read_deployment_by_name(name).id
+        return client.read_deployment_by_name(name)
     except ObjectNotFound:
         return None
 

@@ -8,6 +8,7 @@ import pytest
 
 from so8t.artifacts import Store, check_hashes, load
 from so8t.config import load_config
+from so8t.session import sessions
 from so8t.wiring import SEVEN
 from tests.conftest import ROOT, command, run
 
@@ -26,6 +27,9 @@ def test_run_completes_and_says_so(demo, demo_home):
         assert load(folder).content == step["content"]
         assert check_hashes(folder) == []
     assert json.loads((demo_home / "logs" / "attempt_1" / "summary.json").read_text(encoding="utf-8")) == summary
+    (session,) = [one for one in sessions(demo_home) if one.kind == "run"]
+    folders = {f"{folder.parent.name}/{folder.name}" for folder in map(Path, summary["artifacts"].values())}
+    assert set(session.artifacts) == folders, "cleanup must know what a run uses"
 
 
 def test_progress_was_visible(demo):

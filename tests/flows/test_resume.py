@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import FlowRunPolicy, StateType
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from prefect.states import AwaitingRetry, Cancelled, Cancelling, Completed, Crashed, Failed, Pending, Running, Scheduled
 
+from deployments.register import register
 from deployments.up import Supervisor
 from flows.pipeline import DEMO, so8t_pipeline
 from flows.resume import TAG, find_run
@@ -401,3 +403,19 @@ def test_retries_that_are_spent_stay_spent(world):
         assert [pids.count(pid) for pid in dict.fromkeys(pids)] == wanted, ended.stderr[-3000:]
     failures = fence.session_of(world.home, run_id).session.failures
     assert list(failures.values()) == [4]
+
+
+def test_a_new_key_of_the_config_reaches_a_deployment_that_is_kept(served):
+    """A home that an older version has used: `so8t run` keeps the defaults of `so8t up`, but not the old schema."""
+    client, deployment, _ = served
+    now = client.read_deployment(deployment)
+    assert now.parameter_openapi_schema["definitions"]["Upload"]["properties"].pop("accepted_findings")
+    client.update_deployment(deployment, DeploymentUpdate(
+        parameter_openapi_schema=now.parameter_openapi_schema, parameters={"config": {"machine": {"threads": 1}}},
+    ))  # fmt: skip
+    ids = register(client, {}, keep=True)
+    after = client.read_deployment(deployment)
+    assert deployment in ids.values()
+    assert "accepted_findings" in after.parameter_openapi_schema["definitions"]["Upload"]["properties"]
+    assert after.parameters == {"config": {"machine": {"threads": 1}}}
+    client.update_deployment(deployment, DeploymentUpdate(parameters={}))

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlencode
 
 import yaml
 
-from tests.hub.store import LFS_SUFFIXES, ORGANISATIONS, REGULAR_MAX_BYTES, USER, File, HubError, Repo
+from tests.hub.store import LFS_SUFFIXES, ORGANISATIONS, REGULAR_MAX_BYTES, USER, File, HubError, Repo, pointer
 
 if TYPE_CHECKING:
     from tests.hub.server import HubServer
@@ -348,6 +348,14 @@ def resolve(c: Context, body: bytes) -> Answer:
     return Answer(206, part, {**headers, **span})
 
 
+def raw(c: Context, body: bytes) -> Answer:
+    """As git keeps it: the pointer in place of a large object."""
+    file = c.repo().tree(c.named["rev"]).get(c.named["path"])
+    if file is None:
+        raise HubError(404, "Entry not found", "EntryNotFound")
+    return Answer(200, pointer(file.lfs, file.size) if file.lfs else c.hub.store.path_of(file).read_bytes())
+
+
 def fault(c: Context, body: bytes) -> Answer:
     c.hub.add_fault(**json.loads(body))
     return as_json({})
@@ -379,5 +387,6 @@ ROUTES: list[tuple[str, str, str, Callable[[Context, bytes], Answer]]] = [
     ("info", "GET", rf"/api/{KIND}/{ID}(/revision/(?P<rev>[^/]+))?", info),
     ("lfs-batch", "POST", rf"/{PREFIX}{ID}\.git/info/lfs/objects/batch", lfs_batch),
     ("lfs-verify", "POST", rf"/{PREFIX}{ID}\.git/info/lfs/objects/verify", lfs_verify),
+    ("raw", "GET HEAD", rf"/{PREFIX}{ID}/raw/(?P<rev>[^/]+)/(?P<path>.+)", raw),
     ("resolve", "GET HEAD", rf"/{PREFIX}{ID}/resolve/(?P<rev>[^/]+)/(?P<path>.+)", resolve),
 ]

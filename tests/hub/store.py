@@ -63,6 +63,7 @@ class Repo:
 
     def resolve(self, revision: str) -> str:
         """The commit of a branch, tag or oid."""
+        revision = "main" if revision == "HEAD" else revision
         for names in (self.branches, self.tags):
             if revision in names:
                 return names[revision]
