@@ -48,6 +48,8 @@ def _walk(config: Config, made: list[Reference]) -> None:
     made += gather(submit_parts("bake.imatrix", config))
     made += gather(submit_parts("bake.quantize", config))
     made += gather([submit(BAKE, config)])
+    made += gather(submit_parts("collect.questions", config))
     made += gather(submit_parts("benchmark.cell", config))
+    made += gather(submit_parts("benchmark.judged", config))
     for step in (BENCHMARK, UPLOAD, CLEANUP):
         made += gather([submit(step, config)])

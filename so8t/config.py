@@ -220,7 +220,7 @@ def _fields_at(model: Any, loc: tuple[int | str, ...]) -> list[str]:
             for m in _models(model.model_fields[str(part)].annotation)
         ]
         tagged = [
-            m for m in models if part in {getattr(f.default, "value", f.default) for f in m.model_fields.values()}
+            m for m in models if part in [getattr(f.default, "value", f.default) for f in m.model_fields.values()]
         ]
         models = inner or tagged or models
     return sorted({name for model in models for name in model.model_fields})

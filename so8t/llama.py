@@ -200,9 +200,11 @@ class Llama:
 
     def generate(self, parts: Sequence[Part], new_tokens_max: int, stop: Sequence[int] | None = None) -> list[int]:
         """Greedy continuation without the stop token; `stop` defaults to llama.cpp's own list."""
+        return self.extend(self.last_logits(parts), self._length(parts), new_tokens_max, stop)
+
+    def extend(self, logits: Floats, position: int, new_tokens_max: int, stop: Sequence[int] | None) -> list[int]:
+        """The rest of `generate`, after a prompt of `position` tokens whose last logits `[vocab]` these are."""
         ends = set(self.ends() if stop is None else stop)
-        logits = self.last_logits(parts)
-        position = self._length(parts)
         found: list[int] = []
         while len(found) < new_tokens_max and position < self.context:
             token = int(np.argmax(logits))
@@ -251,7 +253,7 @@ class Llama:
             code = lib.llama_decode(self._context, batch)
             if code:
                 raise StepFailed(
-                    f"llama_decode gave {code} for {count} tokens at {position} of {self.path}\n{recent_log()}"
+                    f"llama_decode gave {code} for {count} tokens at {position} of {self.path.name}\n{recent_log()}"
                 )
             rows = count if every else 1
             logits = lib.llama_get_logits(self._context)

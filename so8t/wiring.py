@@ -9,6 +9,7 @@ BENCHMARK, UPLOAD, CLEANUP = Ref("benchmark"), Ref("upload"), Ref("cleanup")
 BASE, FOLD, SEARCH = Ref("collect.base"), Ref("bake.fold"), Ref("train.search")
 IMATRIX = Ref("bake.imatrix")
 FOUR_CLASS = Ref("four_class")  # a flow of its own, and of the pipeline where the reward asks it
+QUESTIONS = "collect.questions"  # a part for each task whose questions are brought from elsewhere
 MODEL = "model"  # the one part of preprocess.classes
 # The name of collect.tower's one part, which exists only where a pretrained tower is configured.
 TOWER = "vision"
@@ -41,6 +42,28 @@ def _cells(config: Config) -> list[str]:
     """Every system on every task; the part's name is `<system>:<task>`."""
     systems = ["A", "B", "C-F16", *(f"C-{name}" for name in config.bake.quantizations)]
     return [f"{system}:{task}" for system in systems for task in config.benchmark.tasks]
+
+
+def _judged(config: Config) -> list[str]:
+    """The cells whose replies are graded."""
+    return [part for part in _cells(config) if part.partition(":")[2] in config.benchmark.rated()]
+
+
+def _question_refs(config: Config) -> dict[str, Ref]:
+    return {f"questions.{task}": Ref(QUESTIONS, task) for task in config.benchmark.outside()}
+
+
+def _judged_needs(config: Config, part: str) -> dict[str, Ref]:
+    """The replies, the questions, and a baked system's files: no model may grade itself."""
+    system, _, task = part.partition(":")
+    needs = {"cell": Ref("benchmark.cell", part), "questions": Ref(QUESTIONS, task)}
+    return needs | ({} if system in ("A", "B") else _baked(system))
+
+
+def _baked(system: str) -> dict[str, Ref]:
+    if system == "C-F16":
+        return {"fold": FOLD}
+    return {"fold": FOLD, "quantized": Ref("bake.quantize", system.removeprefix("C-"))}
 
 
 def _classes(config: Config) -> list[str]:
@@ -92,13 +115,11 @@ def _tower_refs(config: Config) -> dict[str, Ref]:
 
 def _cell_needs(config: Config, part: str) -> dict[str, Ref]:
     """A and B read the base (B the training too), C reads its GGUF; all get train's tokenizer."""
-    system = part.partition(":")[0]
+    system, _, task = part.partition(":")
     shared = {"data": PREPROCESS, "train": TRAIN}
-    if system in ("A", "B"):
-        return {**shared, "base": BASE}
-    if system == "C-F16":
-        return {**shared, "fold": FOLD}
-    return {**shared, "fold": FOLD, "quantized": Ref("bake.quantize", system.removeprefix("C-"))}
+    if task in config.benchmark.outside():
+        shared["questions"] = Ref(QUESTIONS, task)
+    return {**shared, "base": BASE} if system in ("A", "B") else {**shared, **_baked(system)}
 
 
 STEPS: dict[str, Step] = {
@@ -196,7 +217,13 @@ STEPS: dict[str, Step] = {
             volatile=frozenset({"model_files.md", "gates.json", "gates.md", "measured.json"}),
         ),
         Step(
-            "benchmark.cell", "so8t.benchmark.cell", 2,
+            QUESTIONS, "so8t.collect.questions", 1,
+            section=lambda config, part: config.benchmark.questions(part),
+            needs=lambda config, part: {},
+            parts=lambda config: config.benchmark.outside(),
+        ),
+        Step(
+            "benchmark.cell", "so8t.benchmark.cell", 3,
             section=lambda config, part: config.benchmark.cell(*part.split(":")),
             needs=_cell_needs,
             parts=_cells,
@@ -205,13 +232,24 @@ STEPS: dict[str, Step] = {
             session="followed",
         ),
         Step(
-            "benchmark", "so8t.benchmark.run", 1,
-            section=lambda config, part: config.benchmark,
+            "benchmark.judged", "so8t.benchmark.grade", 1,
+            section=lambda config, part: config.benchmark.judged(*part.split(":")),
+            needs=_judged_needs,
+            parts=_judged,
+            child=True,
+            volatile=frozenset({"grades.sqlite"}),
+            session="followed",
+        ),
+        Step(
+            "benchmark", "so8t.benchmark.run", 2,
+            section=lambda config, part: config.benchmark.pinned(),
             needs=lambda config, part: {
-                "train": TRAIN, "bake": BAKE, **{f"cell.{part}": Ref("benchmark.cell", part) for part in _cells(config)},
+                "data": PREPROCESS, "train": TRAIN, "bake": BAKE, **_question_refs(config),
+                **{f"cell.{part}": Ref("benchmark.cell", part) for part in _cells(config)},
+                **{f"judged.{part}": Ref("benchmark.judged", part) for part in _judged(config)},
             },
             child=True,
-            volatile=frozenset({"speed.json"}),
+            volatile=frozenset({"speed.json", "speed.md"}),
         ),
         Step(
             "upload", "so8t.upload.run", 2,

@@ -1,5 +1,6 @@
 """What a step shows in the Prefect UI: a progress bar while it works, a table of facts when it is done."""
 
+import base64
 import re
 import time
 from pathlib import Path
@@ -72,8 +73,21 @@ def show_refused(ref: Ref, folder: Path) -> None:
 def _show_reports(ref: Ref, paths: list[Path]) -> None:
     for path in paths:
         if path.suffix == ".md" and path.stat().st_size < MARKDOWN_BYTES_MAX:
-            text = path.read_text(encoding="utf-8")
+            text = with_pictures(path.read_text(encoding="utf-8"), path.parent)
             create_markdown_artifact(markdown=text, key=artifact_key(f"{ref}-{path.stem}"))
+
+
+def with_pictures(text: str, folder: Path) -> str:
+    """Markdown whose PNG pictures lie beside it, with the pictures in it: the UI has no folder to read them from."""
+
+    def embed(match: re.Match[str]) -> str:
+        path = folder / match[2]
+        if not path.is_file():
+            return match[0]
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+        return f"![{match[1]}](data:image/png;base64,{data})"
+
+    return re.sub(r"!\[([^\]]*)\]\(([\w.-]+\.png)\)", embed, text)
 
 
 def _cell(value: Any) -> str:

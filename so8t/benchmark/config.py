@@ -2,13 +2,26 @@
 
 import hashlib
 from importlib import resources
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from so8t.artifacts import hash_file
+from so8t.errors import InputError
+from so8t.questions import FileQuestions, HubQuestions, Questions, content_of
 from so8t.section import Section
 
-Task = Literal["safety", "digits", "tones"]
+# Asked of the pipeline's own test split.
+OWN = frozenset({"safety", "digits", "tones"})
+RATED = frozenset({"elyza_tasks_100"})
+HARNESS = "lm_eval."
+Shipped = Literal[
+    "safety", "digits", "tones",
+    "elyza_tasks_100", "jcommonsenseqa", "jcommonsensemorality", "mmlu", "gsm8k", "hellaswag", "arc_challenge", "winogrande",
+]  # fmt: skip
+Task = Shipped | Annotated[str, Field(pattern=r"^lm_eval\.[\w.+-]+$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -25,7 +38,15 @@ class Cell(Section):
     task: str
     """Name of the task."""
     task_sha256: str
-    """Digest of the task's YAML: a changed task is another cell."""
+    """Digest of the task's YAML (or of the harness's settings): a changed task is another cell."""
+    items_max: Annotated[int, Field(ge=0)] = 0
+    """Items asked of a task on questions from outside; 0 takes all. Which ones depends on their ids alone."""
+    tokens_max: Annotated[int, Field(ge=0)] = 0
+    """Longest reply to a question from outside; 0 takes what the task's file says."""
+    kv_cache: Literal["F16", "F32"] = "F16"
+    """Type of llama.cpp's cache. F16 is what its users run; F32 agrees with transformers to 1e-4 nats."""
+    harness_tasks: Path | None = None
+    """A folder with task files for lm-evaluation-harness, beside its own."""
     batch_items: Annotated[int, Field(ge=1)] = 32
     """Items scored and stored at a time. Batches are fixed, so a resumed run gives the same bits."""
     context_tokens: Annotated[int, Field(ge=32)] = 4096
@@ -49,6 +70,8 @@ class Contrast(Section):
     """What is to be shown."""
     margin: Share = 0.05
     """Largest accuracy difference that counts as none; superiority does not use it."""
+    rating_margin: Annotated[float, Field(gt=0, lt=4)] = 0.5
+    """The same for a judge's mean grade, in points of its scale from 1 to 5."""
     tasks: tuple[Task, ...] = ()
     """On which tasks; none named means all that the benchmark asks."""
 
@@ -61,11 +84,98 @@ CONTRASTS = (
 )
 
 
+class EndpointJudge(Section):
+    """A model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["endpoint"]
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Up to and with `/v1`."""
+    model: Annotated[str, Field(min_length=1)]
+    """The model's name there, with its version where it has one."""
+    key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] = "SO8T_JUDGE_KEY"
+    """Environment variable that holds the key; it is read when a grade is asked for, and kept nowhere."""
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """Wait for one grade."""
+    tries: Annotated[int, Field(ge=1)] = 5
+    """For one grade, with growing pauses; 401, 403 and 404 stop at once."""
+
+    @property
+    def label(self) -> str:
+        """How reports name it."""
+        return f"{self.model} at {urlsplit(self.url).hostname}"
+
+    def pinned(self) -> Self:
+        """An endpoint's content cannot be pinned: its answers are kept instead."""
+        return self
+
+
+class LocalJudge(Section):
+    """A GGUF file, asked in this process."""
+
+    kind: Literal["gguf"]
+    path: Path
+    """The file."""
+    sha256: str = ""
+    """Its hash; empty takes the file as it is."""
+    context_tokens: Annotated[int, Field(ge=512)] = 4096
+    """Longest question with its grade."""
+
+    @property
+    def label(self) -> str:
+        """How reports name it: a local judge is no published one."""
+        return f"the local file {self.path.name} (sha256 {self.sha256[:12]})"
+
+    def pinned(self) -> Self:
+        """With the file's hash, which decides the key; InputError for a file that is absent or another."""
+        if not self.path.is_file():
+            raise InputError(f"no file {self.path}", "the GGUF file of benchmark.judge", "mend the path")
+        found = content_of(self.path)
+        if self.sha256 not in ("", found):
+            raise InputError(f"{self.path} has the hash {found}", self.sha256, "restore the file")
+        return self.model_copy(update={"sha256": found})
+
+
+Judge = Annotated[EndpointJudge | LocalJudge, Field(discriminator="kind")]
+
+
+class Judged(Section):
+    """One system's replies to one task, graded."""
+
+    system: str
+    """As in Cell."""
+    task: str
+    """Name of the task."""
+    task_sha256: str
+    """Digest of the task's YAML."""
+    judge: Judge
+    """Who grades."""
+    repeats: Annotated[int, Field(ge=0)] = 20
+    """Replies that are graded a second time, for the judge's agreement with itself (quadratic kappa)."""
+    reply_tokens: Annotated[int, Field(ge=16)] = 512
+    """Longest reply of the judge."""
+
+
 class Benchmark(Section):
     """Which tasks are asked, and what is compared."""
 
     tasks: tuple[Task, ...] = ("safety", "digits", "tones")
-    """Tasks that come with the package."""
+    """Tasks that come with the package, or `lm_eval.NAME` for one of lm-evaluation-harness (extra `lm-eval`)."""
+    data: dict[Shipped, Questions] = Field(default_factory=dict)
+    """Where the questions of a task come from; every task needs it but safety, digits, tones and lm_eval's."""
+    judge: Judge | None = None
+    """Grades the replies to ELYZA-tasks-100. Without one there is no ELYZA score."""
+    judge_repeats: Annotated[int, Field(ge=0)] = 20
+    """See Judged.repeats."""
+    judge_tokens: Annotated[int, Field(ge=16)] = 512
+    """See Judged.reply_tokens."""
+    items_max: Annotated[int, Field(ge=0)] = 0
+    """See Cell."""
+    tokens_max: Annotated[int, Field(ge=0)] = 0
+    """See Cell."""
+    kv_cache: Literal["F16", "F32"] = "F16"
+    """See Cell."""
+    harness_tasks: Path | None = None
+    """See Cell."""
     contrasts: tuple[Contrast, ...] = CONTRASTS
     """Declared beforehand; Holm's correction spans the tests of one superiority contrast."""
     alpha: Share = 0.05
@@ -87,14 +197,80 @@ class Benchmark(Section):
     reply_tokens: Annotated[int, Field(ge=1)] = 160
     """See Cell."""
 
+    @field_validator("tasks")
+    @classmethod
+    def _once(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(tasks)) < len(tasks):
+            raise ValueError("a task is named twice")
+        return tasks
+
+    @model_validator(mode="after")
+    def _questions_are_there(self) -> Self:
+        missing = [name for name in self.outside() if name not in self.data]
+        if missing:
+            raise ValueError(f"benchmark.data says nothing of {', '.join(missing)}: kind hub or files")
+        return self
+
+    def outside(self) -> list[str]:
+        """The tasks whose questions are brought from elsewhere."""
+        return [name for name in self.tasks if name not in OWN and not name.startswith(HARNESS)]
+
+    def rated(self) -> list[str]:
+        """The tasks that a judge grades, if there is one."""
+        return [name for name in self.tasks if name in RATED] if self.judge else []
+
+    def questions(self, task: str) -> HubQuestions | FileQuestions:
+        """Where a task's questions come from, local files with their hashes."""
+        found: HubQuestions | FileQuestions = self.data[task]  # type: ignore[index]
+        return found.pinned() if isinstance(found, FileQuestions) else found
+
+    def pinned(self) -> Self:
+        """With the content of every local file in it."""
+        data = {task: self.questions(task) for task in self.data}
+        return self.model_copy(update={"data": data, "judge": self.judge and self.judge.pinned()})
+
     def cell(self, system: str, task: str) -> Cell:
         """The section of one cell."""
+        harness = task.startswith(HARNESS)
         return Cell(
             system=system,
             task=task,
-            task_sha256=hashlib.sha256(task_text(task).encode("utf-8")).hexdigest(),
+            task_sha256=_harness_digest(self.harness_tasks) if harness else _digest(task_text(task)),
+            items_max=0 if task in OWN else self.items_max,
+            tokens_max=self.tokens_max,
+            kv_cache=self.kv_cache,
+            harness_tasks=self.harness_tasks if harness else None,
             batch_items=self.batch_items,
             context_tokens=self.context_tokens,
             replies=self.replies,
             reply_tokens=self.reply_tokens,
         )
+
+    def judged(self, system: str, task: str) -> Judged:
+        """The section of one system's grades."""
+        assert self.judge
+        return Judged(
+            system=system,
+            task=task,
+            task_sha256=_digest(task_text(task)),
+            judge=self.judge.pinned(),
+            repeats=self.judge_repeats,
+            reply_tokens=self.judge_tokens,
+        )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _harness_digest(folder: Path | None) -> str:
+    """Of the version that is installed and of the user's own task files."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = [version("lm_eval")]
+    except PackageNotFoundError:
+        found = [""]
+    if folder:
+        found += [f"{path.relative_to(folder).as_posix()} {hash_file(path)}" for path in sorted(folder.rglob("*.yaml"))]
+    return _digest("\n".join(found))

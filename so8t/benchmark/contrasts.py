@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from so8t.benchmark import classification as c
+from so8t.benchmark import ratings
 from so8t.benchmark import statistics as s
 from so8t.benchmark.config import Benchmark, Contrast
-from so8t.benchmark.summary import RATES, Answer, proportion
-from so8t.benchmark.task import TaskFile
+from so8t.benchmark.statistics import proportion
+from so8t.benchmark.summary import RATES, Answer
+from so8t.benchmark.task import Rate, TaskFile
 from so8t.errors import ConfigError
 
 Answers = dict[str, dict[str, list[Answer]]]  # task -> system -> answers by id
@@ -64,6 +68,8 @@ def _rows(
     if errors:
         sentence = f"incomplete: {errors} of {len(first)} items lack an answer of one system; nothing is ranked"
         return [{**head, "measure": task.metric, "n": len(first), "verdict": "incomplete", "sentence": sentence}]
+    if isinstance(task, Rate):
+        return [{**head, "unit": "grade", **_rated(config, contrast, task, first, second)}]
     if contrast.test == "superiority":
         return [{**head, **_superiority(config, task, first, second)}]
     rows = [{**head, **_margin(config, contrast, "accuracy", first, second, _right)}]
@@ -73,6 +79,31 @@ def _rows(
             for name in ("over_refusal", "under_blocking")
         ]
     return rows
+
+
+def _rated(config: Benchmark, contrast: Contrast, task: Rate, first: Sequence[Answer], second: Sequence[Answer]) -> Row:
+    if not all("grade" in a for a in (*first, *second)):
+        sentence = f"not scored: without a judge there is no {task.score}"
+        return {"measure": "rating", "n": len(first), "verdict": "not scored", "sentence": sentence}
+    one, other = ([float(a["grade"]) for a in side] for side in (first, second))
+    found = ratings.compare(one, other, config.resamples, config.seed, config.alpha, config.power)
+    row: Row = {"measure": "rating", **asdict(found)}
+    if contrast.test == "superiority":
+        return {**row, "method": "paired sign flips; BCa interval over items; Wilcoxon-Pratt beside it"}
+    test = ratings.equivalence if contrast.test == "equivalence" else ratings.non_inferiority
+    result = test(one, other, contrast.rating_margin, config.alpha)
+    tails = 2 if contrast.test == "equivalence" else 1
+    reachable = ratings.reachable_margin(np.subtract(one, other), tails, config.alpha, config.power)
+    return {
+        **row,
+        "interval": asdict(result.interval),
+        "margin": contrast.rating_margin,
+        "p": result.p,
+        "reachable_margin": reachable,
+        "verdict": "shown" if result.shown else "not shown",
+        "sentence": _margin_sentence(config, contrast, result, len(one), reachable, "grade"),
+        "method": "one-sided paired t tests (Schuirmann 1987)",
+    }
 
 
 def _right(answer: Answer) -> bool:
@@ -102,7 +133,7 @@ def _superiority(config: Benchmark, task: TaskFile, first: Sequence[Answer], sec
         mde = s.mde_mcnemar(table.n, discordance, config.alpha, config.power)
         values = {"first": p1, "second": p2, "difference": table.difference, "p": row["mcnemar_p"], "mde": mde}
         return {**row, **values, "interval": asdict(interval), "method": "exact McNemar; BCa interval over items"}
-    names = [choice.name for choice in task.choices]
+    names = task.names
     truth, one, other = (
         [names.index(a[field]) for a in side]
         for field, side in (("truth", first), ("predicted", first), ("predicted", second))
@@ -162,17 +193,32 @@ def _margin(
     }
 
 
-def _margin_sentence(config: Benchmark, contrast: Contrast, found: s.MarginTest, n: int, reachable: float) -> str:
+def _margin_sentence(
+    config: Benchmark, contrast: Contrast, found: s.MarginTest, n: int, reachable: float, unit: str = "points"
+) -> str:
     words = "equivalent" if contrast.test == "equivalence" else "not inferior"
     level = round(100 * found.interval.level)
-    span = f"{level} % interval {100 * found.interval.low:+.1f} to {100 * found.interval.high:+.1f} points"
-    within = f"within {100 * contrast.margin:g} points ({span})"
+    span = f"{level} % interval {amount(found.interval.low, unit)} to {amount(found.interval.high, unit)} {NAMES[unit]}"
+    within = f"within {size(found.margin, unit)} {NAMES[unit]} ({span})"
     if found.shown:
         return f"{words} {within}"
     return (
         f"not shown to be {words} {within}; with {n} items truly equal systems would be shown within "
-        f"{100 * reachable:.1f} points with {100 * config.power:g} % power"
+        f"{size(reachable, unit)} {NAMES[unit]} with {100 * config.power:g} % power"
     )
+
+
+NAMES = {"points": "points", "grade": "grade points"}
+
+
+def amount(value: float, unit: str) -> str:
+    """A difference with its sign: shares in points of a hundred, grades as they are."""
+    return f"{value:+.2f}" if unit == "grade" else f"{100 * value:+.1f}"
+
+
+def size(value: float, unit: str) -> str:
+    """The same without a sign."""
+    return f"{value:.2f}" if unit == "grade" else f"{100 * value:.1f}"
 
 
 def _correct(config: Benchmark, family: list[Row]) -> None:
@@ -181,13 +227,14 @@ def _correct(config: Benchmark, family: list[Row]) -> None:
     for row, p in zip(tested, s.holm([row["p"] for row in tested]), strict=True):
         row["p_holm"] = p
         row["family"] = len(tested)
-        size, mde = 100 * row["difference"], 100 * row["mde"]
-        if p < config.alpha and size != 0:
-            row["verdict"] = "better" if size > 0 else "worse"
-            row["sentence"] = f"{row['verdict']} by {abs(size):.1f} points (p = {p:.2g} after Holm over {len(tested)})"
+        unit = row.get("unit", "points")
+        if p < config.alpha and row["difference"] != 0:
+            row["verdict"] = "better" if row["difference"] > 0 else "worse"
+            by = f"{row['verdict']} by {size(abs(row['difference']), unit)} {NAMES[unit]}"
+            row["sentence"] = f"{by} (p = {p:.2g} after Holm over {len(tested)})"
         else:
             row["verdict"] = "no evidence"
             row["sentence"] = (
-                f"{s.NULL_SENTENCE} (p = {p:.2g} after Holm over {len(tested)}); with {row['n']} items a true "
-                f"difference of {mde:.1f} points would be found with {100 * config.power:g} % power"
+                f"{s.NULL_SENTENCE} (p = {p:.2g} after Holm over {len(tested)}); with {row['n']} items a true difference "
+                f"of {size(row['mde'], unit)} {NAMES[unit]} would be found with {100 * config.power:g} % power"
             )

@@ -36,26 +36,27 @@ def png(draw: Callable[[Figure], None], width: float, height: float) -> bytes:
         return buffer.getvalue()
 
 
-def forest(rows: Sequence[Row]) -> bytes:
-    """Every contrast's difference with its interval; dashed marks are the declared margins."""
-    shown = [row for row in rows if "interval" in row]
+def forest(rows: Sequence[Row], unit: str = "points") -> bytes:
+    """Every contrast's difference with its interval; marks are the declared margins. Shares in points of a hundred."""
+    scale = 1 if unit == "grade" else 100
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for y, row in enumerate(reversed(shown)):
-            low, high = 100 * row["interval"]["low"], 100 * row["interval"]["high"]
+        for y, row in enumerate(reversed(rows)):
+            low, high = scale * row["interval"]["low"], scale * row["interval"]["high"]
             colour = COLOURS[row["verdict"]]
             axes.plot([low, high], [y, y], color=colour, linewidth=2)
-            axes.plot([100 * row["difference"]], [y], "o", color=colour, markersize=5)
+            axes.plot([scale * row["difference"]], [y], "o", color=colour, markersize=5)
             if row["test"] != "superiority":
-                margins = [-100 * row["margin"]] + [100 * row["margin"]] * (row["test"] == "equivalence")
+                margins = [-scale * row["margin"]] + [scale * row["margin"]] * (row["test"] == "equivalence")
                 axes.plot(margins, [y] * len(margins), "|", color="black", markersize=12)
-        labels = [f"{r['contrast']}: {r['of']} vs {r['against']}, {r['task']} {r['measure']}" for r in reversed(shown)]
-        axes.set_yticks(range(len(shown)), labels)
+        labels = [f"{r['contrast']}: {r['of']} vs {r['against']}, {r['task']} {r['measure']}" for r in reversed(rows)]
+        axes.set_yticks(range(len(rows)), labels)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_xlabel("difference in points, with its interval; bars mark the declared margins")
+        axes.set_xlabel(f"difference in {'points of the grade' if unit == 'grade' else 'points'}, with its interval; "
+                        "bars mark the declared margins")  # fmt: skip
 
-    return png(draw, 9, 1.2 + 0.28 * len(shown))
+    return png(draw, 9, 1.2 + 0.28 * len(rows))
 
 
 def confusions(title: str, names: Sequence[str], matrices: dict[str, Sequence[Sequence[int]]]) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from so8t import durable
 from so8t.artifacts import hash_json
-from so8t.benchmark.task import Prefix, TaskFile
+from so8t.benchmark.task import Form, Prefix, Probe
 from so8t.errors import InputError
 from so8t.models import prompt_ids, reply_ids
 from so8t.records import Record
@@ -40,6 +40,11 @@ class Tokenizer:
         """Ids of a text."""
         return {"input_ids": self._fast.encode(text, add_special_tokens=add_special_tokens).ids}
 
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text that begins here: BOS, whatever the chat template does, then the text."""
+        begin = self._fast.token_to_id(self._special["bos_token"])
+        return [*([] if begin is None else [begin]), *self(text)["input_ids"]]
+
     def apply_chat_template(
         self, messages: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
@@ -67,7 +72,10 @@ def _text(token: Any) -> str:
 
 @dataclass(frozen=True)
 class Question:
-    """One item as every system gets it: before, image, after, the forced beginning of the reply, a choice."""
+    """One item as every system gets it: before, image, after, the forced beginning of the reply, a choice.
+
+    `given` [choice]: how many of a choice's first ids are not scored; none scores them all.
+    """
 
     id: str
     before: tuple[int, ...]
@@ -76,11 +84,12 @@ class Question:
     after: tuple[int, ...]
     forced: tuple[int, ...]
     choices: tuple[tuple[int, ...], ...]
+    given: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
         """Tokens of the prompt with its image and the longest choice."""
-        return len(self.before) + self.image_tokens + len(self.tail) + max(map(len, self.choices))
+        return len(self.before) + self.image_tokens + len(self.tail) + max(map(len, self.choices), default=0)
 
     @property
     def tail(self) -> tuple[int, ...]:
@@ -89,13 +98,14 @@ class Question:
 
     def free(self) -> "Question":
         """The same item with nothing of the reply forced."""
-        return replace(self, forced=())
+        return replace(self, forced=(), choices=(), given=())
 
     @property
     def ids_sha256(self) -> str:
         """Digest of everything that the model is given."""
         image = hashlib.sha256(self.image).hexdigest() if self.image else ""
-        return hash_json([self.before, self.image_tokens, image, self.after, self.forced, self.choices])
+        given = [list(self.given)] if self.given else []
+        return hash_json([self.before, self.image_tokens, image, self.after, self.forced, self.choices, *given])
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,8 @@ class Unanswerable:
     why: str
 
 
-def question(
-    task: TaskFile, row: Record, prefix: Prefix | None, tokenizer: Any, image_tokens: int, context: int
+def probe_question(
+    task: Probe, row: Record, prefix: Prefix | None, tokenizer: Any, image_tokens: int, context: int
 ) -> Question | Unanswerable:
     """Make the ids of an item, or say why there are none."""
     if prefix is None:
@@ -140,7 +150,7 @@ def _around(ids: list[int], tokenizer: Any, pictured: bool) -> tuple[list[int], 
     return ids[:at], ids[at + 1 :]
 
 
-def choice_ids(task: TaskFile, prefix: Prefix, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
+def choice_ids(task: Probe, prefix: Prefix, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
     """Ids of each choice where it follows the prefix; InputError where a token would span the border."""
     head = reply_ids(tokenizer, prefix.text)
     found = []
@@ -156,6 +166,58 @@ def choice_ids(task: TaskFile, prefix: Prefix, tokenizer: Any) -> tuple[tuple[in
     if len(set(found)) != len(found):
         raise InputError(f"two choices of {task.name} have the same ids", "choices that the tokenizer can tell apart")
     return tuple(found)
+
+
+def start_ids(text: str, form: Form, tokenizer: Tokenizer) -> list[int]:
+    """Ids of a prompt: a user's turn, or plain text behind the tokenizer's own beginning of a text."""
+    return prompt_ids(tokenizer, text) if form == "chat" else tokenizer.plain(text.rstrip())
+
+
+def continuations(
+    item_id: str, prompt: str, options: Sequence[str], ending: str, form: Form, tokenizer: Tokenizer, context: int
+) -> Question | Unanswerable:
+    """A question whose choices are continuations of a text.
+
+    Tokens may span the border between prompt and option, so what all the whole texts begin with is the prompt. With an
+    `ending`, what follows an option is scored and the option is given.
+    """
+    head = start_ids(prompt, form, tokenizer)
+
+    def ids_of(rest: str) -> list[int]:
+        return [*head, *reply_ids(tokenizer, rest)] if form == "chat" else tokenizer.plain(prompt.rstrip() + rest)
+
+    wholes = [ids_of(option + ending) for option in options]
+    shared = min(_shared(head, whole) for whole in wholes)
+    shared = min(shared, *(len(whole) - 1 for whole in wholes))
+    given = tuple(
+        max(0, _shared(ids_of(option), whole) - shared) for option, whole in zip(options, wholes, strict=True)
+    )
+    choices = tuple(tuple(whole[shared:]) for whole in wholes)
+    if shared == 0:
+        return Unanswerable(item_id, "the prompt is empty")
+    if len(set(choices)) < len(choices):
+        return Unanswerable(item_id, "two options have the same ids")
+    made = Question(item_id, (), b"", 0, tuple(head[:shared]), (), choices, given if ending else ())
+    return (
+        made if made.length <= context else Unanswerable(item_id, f"{made.length} tokens, the context holds {context}")
+    )
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    return next(
+        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
+
+
+def written_question(
+    item_id: str, prompt: str, form: Form, tokens_max: int, tokenizer: Tokenizer, context: int
+) -> Question | Unanswerable:
+    """A question to be answered in writing; its longest reply must fit into the context beside it."""
+    ids = start_ids(prompt, form, tokenizer)
+    if len(ids) + tokens_max > context:
+        return Unanswerable(item_id, f"{len(ids)} tokens and a reply of {tokens_max}, the context holds {context}")
+    return Question(item_id, (), b"", 0, tuple(ids), (), ())
 
 
 def original_context(folder: Path) -> int:

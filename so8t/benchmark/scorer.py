@@ -4,8 +4,9 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from so8t.artifacts import Artifact, hash_json
 from so8t.benchmark.prompts import Question
@@ -14,6 +15,17 @@ from so8t.errors import InputError
 from so8t.step import Inputs
 
 Logprobs = list[float]
+KV = Literal["F16", "F32"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A greedy reply without its stop token; `ended`: by a stop token, not by its length."""
+
+    ids: list[int]
+    ended: bool
+    prompt_s: float
+    new_s: float
 
 
 class Scorer(Protocol):
@@ -22,11 +34,16 @@ class Scorer(Protocol):
     def choose(self, questions: Sequence[Question]) -> list[Logprobs]:
         """Natural log-probability of each choice of each question, given its prompt."""
 
-    def generate(self, question: Question, tokens_max: int, stop: Sequence[int]) -> list[int]:
-        """Greedy ids after the prompt, without the stop token."""
+    def generate(self, question: Question, tokens_max: int, stop: Sequence[int]) -> Reply:
+        """Greedy reply after the prompt."""
 
     def close(self) -> None:
         """Free what is held."""
+
+
+def scored(question: Question, choice: int, logprobs: Sequence[float]) -> float:
+    """Log-probability of a choice from that of each of its ids: of those that are not given."""
+    return float(sum(logprobs[question.given[choice] if question.given else 0 :]))
 
 
 def model_digest(system: str, inputs: Inputs) -> str:
@@ -38,7 +55,7 @@ def model_digest(system: str, inputs: Inputs) -> str:
     if system == "B":
         return hash_json([*_backend("torch", "transformers"), inputs["base"].content, train.content])
     files = [file_sha256(artifact, path) for artifact, path in gguf_files(system, inputs)]
-    return hash_json([*_backend("llama_cpp_python"), "kv f16", "flash attention off", *files])
+    return hash_json([*_backend("llama_cpp_python"), "flash attention off", *files])
 
 
 def gguf_files(system: str, inputs: Inputs) -> list[tuple[Artifact, str]]:
@@ -49,6 +66,15 @@ def gguf_files(system: str, inputs: Inputs) -> list[tuple[Artifact, str]]:
         return [(fold, _only(fold, "-F16.gguf", "mmproj")), (fold, mmproj)]
     quantized = inputs["quantized"]
     return [(quantized, _only(quantized, f"{system.removeprefix('C-')}.gguf", "mmproj")), (fold, mmproj)]
+
+
+def file_bytes(system: str, inputs: Inputs) -> int:
+    """Size of the files that this system's text and images are read from."""
+    if system in ("A", "B"):
+        held = [inputs["base"], *([inputs["train"]] if system == "B" else [])]
+        return sum(f.size_bytes for a in held for f in a.manifest.files if f.path.endswith(".safetensors"))
+    names = [(artifact.manifest.files, path) for artifact, path in gguf_files(system, inputs)]
+    return sum(f.size_bytes for files, path in names for f in files if f.path == path)
 
 
 def _only(artifact: Artifact, ending: str, but: str) -> str:
@@ -72,8 +98,8 @@ def _backend(*packages: str) -> list[str]:
     return [f"{package} {version(package)}" for package in packages]
 
 
-def open_scorer(system: str, inputs: Inputs, machine: Machine, context: int) -> Scorer:
-    """Open a system; `context` is the longest prompt with its reply, in tokens."""
+def open_scorer(system: str, inputs: Inputs, machine: Machine, context: int, kv: KV = "F16") -> Scorer:
+    """Open a system; `context` is the longest prompt with its reply, in tokens; `kv` the type of llama.cpp's cache."""
     if system in ("A", "B"):
         from so8t.benchmark.scorer_transformers import TransformersScorer
 
@@ -82,4 +108,4 @@ def open_scorer(system: str, inputs: Inputs, machine: Machine, context: int) -> 
     from so8t.benchmark.scorer_llama import LlamaScorer
 
     model, mmproj = (artifact.path / path for artifact, path in gguf_files(system, inputs))
-    return LlamaScorer(model, mmproj, machine=machine, context=context)
+    return LlamaScorer(model, mmproj, machine=machine, context=context, kv=kv)

@@ -1,22 +1,24 @@
 """The llama.cpp backend: GGUF files in this process, as a user of the published files would run them."""
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from so8t.benchmark.prompts import Question
+from so8t.benchmark.scorer import Reply, scored
 from so8t.config import Machine
 from so8t.errors import StepFailed
-from so8t.llama import ImageReader, Llama, Part
+from so8t.llama import KV, ImageReader, Llama, Part
 
 
 class LlamaScorer:
-    """A GGUF with its mmproj; one prompt at a time, the default F16 cache. See `scorer.Scorer`."""
+    """A GGUF with its mmproj; one prompt at a time. See `scorer.Scorer`."""
 
-    def __init__(self, model: Path, mmproj: Path, *, machine: Machine, context: int) -> None:
+    def __init__(self, model: Path, mmproj: Path, *, machine: Machine, context: int, kv: KV = "F16") -> None:
         threads = machine.threads or int(os.environ.get("OMP_NUM_THREADS", "0"))
         gpu = machine.device != "cpu"
-        self._model = Llama(model, context=context, threads=threads, gpu=gpu)
+        self._model = Llama(model, context=context, kv=kv, threads=threads, gpu=gpu)
         self._mmproj, self._gpu = mmproj, gpu
         self._reader: ImageReader | None = None
 
@@ -25,12 +27,19 @@ class LlamaScorer:
         found = []
         for question in questions:
             scores = self._model.score(self._parts(question), question.choices)
-            found.append([sum(tokens) for tokens in scores])
+            found.append([scored(question, choice, tokens) for choice, tokens in enumerate(scores)])
         return found
 
-    def generate(self, question: Question, tokens_max: int, stop: Sequence[int]) -> list[int]:
+    def generate(self, question: Question, tokens_max: int, stop: Sequence[int]) -> Reply:
         """See `scorer.Scorer`."""
-        return self._model.generate(self._parts(question), tokens_max, stop)
+        began = time.monotonic()
+        parts = self._parts(question)
+        logits = self._model.last_logits(parts)
+        read = time.monotonic()
+        length = sum(map(len, parts))
+        tokens_max = min(tokens_max, self._model.context - length)
+        ids = self._model.extend(logits, length, tokens_max, stop)
+        return Reply(ids, len(ids) < tokens_max, read - began, time.monotonic() - read)
 
     def close(self) -> None:
         """See `scorer.Scorer`."""

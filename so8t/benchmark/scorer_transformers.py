@@ -3,6 +3,7 @@
 Legend: B questions of a batch, L padded length, H hidden size, K choices.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from so8t.benchmark.prompts import Question
+from so8t.benchmark.scorer import Reply, scored
 from so8t.config import Machine
 from so8t.models import pick_device
 from so8t.so8.adapted import load_system
@@ -42,22 +44,26 @@ class TransformersScorer:
         ]
 
     @torch.inference_mode()
-    def generate(self, question: Question, tokens_max: int, stop: Sequence[int]) -> list[int]:
+    def generate(self, question: Question, tokens_max: int, stop: Sequence[int]) -> Reply:
         """See `scorer.Scorer`."""
+        began = time.monotonic()
         ids = self._ids(question)
-        past: Any = None
         ids_BL, mask_BL = self._padded([ids])
         output = self._forward(ids_BL, mask_BL, [question], use_cache=True)
+        token = self._likeliest(output)
+        read = time.monotonic()
         found: list[int] = []
-        while len(found) < tokens_max:
-            token = int(self._logprobs(output.last_hidden_state[:, -1])[0].argmax())
-            if token in stop:
-                break
+        while len(found) < tokens_max and token not in stop:
             found.append(token)
-            past = output.past_key_values
-            step = torch.tensor([[token]], device=self._device)
-            output = self._system.model.model(input_ids=step, past_key_values=past, use_cache=True)
-        return found
+            if len(found) < tokens_max:
+                past = output.past_key_values
+                step = torch.tensor([[token]], device=self._device)
+                output = self._system.model.model(input_ids=step, past_key_values=past, use_cache=True)
+                token = self._likeliest(output)
+        return Reply(found, len(found) < tokens_max, read - began, time.monotonic() - read)
+
+    def _likeliest(self, output: Any) -> int:
+        return int(self._system.model.lm_head(output.last_hidden_state[0, -1]).argmax())
 
     def close(self) -> None:
         """See `scorer.Scorer`."""
@@ -89,7 +95,7 @@ class TransformersScorer:
         ids_BL, mask_BL = self._padded([self._ids(question)])
         output = self._forward(ids_BL, mask_BL, [question], use_cache=True)
         first = self._logprobs(output.last_hidden_state[0, -1])
-        totals = [float(first[ids[0]]) for ids in question.choices]
+        tokens = [[float(first[ids[0]])] for ids in question.choices]
         longer = [k for k, ids in enumerate(question.choices) if len(ids) > 1]
         cache = output.past_key_values
         cache.batch_repeat_interleave(len(longer))
@@ -101,5 +107,5 @@ class TransformersScorer:
         rows = self._logprobs(hidden)
         for row, k in zip(rows, longer, strict=True):
             rest = question.choices[k][1:]
-            totals[k] += float(sum(row[position, token] for position, token in enumerate(rest)))
-        return totals
+            tokens[k] += [float(row[position, token]) for position, token in enumerate(rest)]
+        return [scored(question, k, logprobs) for k, logprobs in enumerate(tokens)]

@@ -11,7 +11,7 @@ Schuirmann 1987 (two one-sided tests); Connor 1987 (McNemar sample size).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from statistics import NormalDist
 from typing import Any
@@ -108,6 +108,12 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
     return Interval(low, high, level)
+
+
+def proportion(successes: int, n: int) -> dict[str, Any]:
+    """A share with its Wilson interval; None where there is nothing to count."""
+    share = successes / n if n else None
+    return {"successes": successes, "n": n, "share": share, "interval": asdict(wilson(successes, n))}
 
 
 def cohens_h(first: float, second: float) -> float:

@@ -7,7 +7,8 @@ and task. No path and no thread count. One changed byte gives no hit.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,9 +20,22 @@ CREATE TABLE IF NOT EXISTS samples (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL,
     sha256 TEXT NOT NULL,
-    seconds REAL NOT NULL
+    prompt_tokens INTEGER NOT NULL,
+    new_tokens INTEGER NOT NULL,
+    prompt_s REAL NOT NULL,
+    new_s REAL NOT NULL
 ) WITHOUT ROWID
 """
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an answer took: tokens read and written, and the seconds of each."""
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    prompt_s: float = 0.0
+    new_s: float = 0.0
 
 
 class SampleStore:
@@ -56,24 +70,23 @@ class SampleStore:
             return None
         return json.loads(row[0])
 
-    def put(self, values: Mapping[str, Any], seconds: float) -> None:
-        """Store a batch in one transaction: all of it or nothing. `seconds` is what the batch took."""
-        share = seconds / max(len(values), 1)
-        rows = [(key, text, _digest(text), share) for key, text in _texts(values.items())]
+    def put(self, values: Mapping[str, tuple[Any, Cost]]) -> None:
+        """Store a batch in one transaction: all of it or nothing."""
+        rows = []
+        for key, (value, cost) in values.items():
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+            rows.append((key, text, _digest(text), *astuple(cost)))
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def __len__(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM samples").fetchone()[0])
 
-    def seconds(self) -> float:
-        """Model time of everything stored, over all attempts."""
-        return float(self._connection.execute("SELECT coalesce(sum(seconds), 0) FROM samples").fetchone()[0])
-
-
-def _texts(pairs: Iterable[tuple[str, Any]]) -> Iterable[tuple[str, str]]:
-    return ((key, json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)) for key, value in pairs)
+    def cost(self) -> Cost:
+        """Of everything stored, over all attempts."""
+        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in Cost.__dataclass_fields__)
+        return Cost(*self._connection.execute(f"SELECT {sums} FROM samples").fetchone())  # noqa: S608
 
 
 def _digest(text: str) -> str:

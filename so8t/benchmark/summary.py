@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from so8t.benchmark import classification as c
 from so8t.benchmark.config import Benchmark
-from so8t.benchmark.statistics import Interval, wilson
-from so8t.benchmark.task import TaskFile
+from so8t.benchmark.statistics import proportion, wilson
+from so8t.benchmark.task import Choose, Generate, Probe, Rate, TaskFile
+from so8t.benchmark.writing import describe, mean_of
 from so8t.errors import StepFailed
 from so8t.labels import Label
 
 Answer = dict[str, Any]
+GRADES = (1, 2, 3, 4, 5)
 REFUSALS = (Label.DENY, Label.REFUSE)
 # Each measure of the four classes: what is counted, among which truths, and which answers count.
 RATES: dict[str, tuple[tuple[Label, ...], tuple[Label, ...]]] = {
@@ -37,29 +41,49 @@ def check_identical(task: str, by_system: dict[str, list[Answer]]) -> None:
 
 def summarise(config: Benchmark, task: TaskFile, answers: Sequence[Answer]) -> dict[str, Any]:
     """Counts, rates with intervals, calibration and categories of one system on one task."""
-    names = [choice.name for choice in task.choices]
     ok = [a for a in answers if a["status"] == "ok"]
     result: dict[str, Any] = {"n": len(answers), "errors": len(answers) - len(ok)}
     if not ok:
         return result
-    truth, predicted = ([names.index(a[field]) for a in ok] for field in ("truth", "predicted"))
-    counts = c.confusion(truth, predicted, len(names))
-    confidence, right = [top_probability(a) for a in ok], [a["truth"] == a["predicted"] for a in ok]
+    written = describe([a for a in ok if "shown" in a])
+    if written:
+        result["writing"] = written
+    if isinstance(task, Rate):
+        return result | _graded(config, ok)
+    right = [a["truth"] == a["predicted"] for a in ok]
     result |= {
         "right": sum(right),
         "accuracy": sum(right) / len(right),
         "accuracy_interval": asdict(wilson(sum(right), len(right))),
+        "languages": by_field(ok, "language"),
+        "categories": by_field(ok, "category"),
+    }
+    if isinstance(task, Generate):
+        result["no_answer_found"] = sum(not a["predicted"] for a in ok)
+    if isinstance(task, Choose) and not task.names:
+        result["chance"] = sum(1 / len(a["logprobs"]) for a in ok) / len(ok)
+    if isinstance(task, Probe) or (isinstance(task, Choose) and task.normalise == "none"):
+        confidence = [top_probability(a) for a in ok]
+        result |= {
+            "ece": c.expected_calibration_error(confidence, right, config.calibration_bins),
+            "brier": c.brier(confidence, right),
+            "reliability": c.reliability(confidence, right, config.calibration_bins),
+        }
+    return result | (_classified(config, task, ok) if task.names else {})
+
+
+def _classified(config: Benchmark, task: TaskFile, ok: Sequence[Answer]) -> dict[str, Any]:
+    """What asks for the same classes in all items."""
+    names = task.names
+    truth, predicted = ([names.index(a[field]) for a in ok] for field in ("truth", "predicted"))
+    counts = c.confusion(truth, predicted, len(names))
+    result: dict[str, Any] = {
         "chance": 1 / len(names),
         "macro_f1": float(c.macro_f1(counts)),
         "macro_f1_interval": asdict(c.macro_f1_interval(counts, config.resamples, config.seed)),
         "balanced_accuracy": c.balanced_accuracy(counts),
         "confusion": counts.tolist(),
         "recall": {name: proportion(int(counts[k, k]), int(counts[k].sum())) for k, name in enumerate(names)},
-        "ece": c.expected_calibration_error(confidence, right, config.calibration_bins),
-        "brier": c.brier(confidence, right),
-        "reliability": c.reliability(confidence, right, config.calibration_bins),
-        "languages": by_field(ok, "language"),
-        "categories": by_field(ok, "category"),
     }
     if task.truth == "label":
         result["quadratic_kappa"] = c.quadratic_kappa(counts)
@@ -67,10 +91,15 @@ def summarise(config: Benchmark, task: TaskFile, answers: Sequence[Answer]) -> d
     return result
 
 
-def proportion(successes: int, n: int) -> dict[str, Any]:
-    """A share with its Wilson interval; None where there is nothing to count."""
-    interval: Interval = wilson(successes, n)
-    return {"successes": successes, "n": n, "share": successes / n if n else None, "interval": asdict(interval)}
+def _graded(config: Benchmark, ok: Sequence[Answer]) -> dict[str, Any]:
+    """The judge's grades, where there is one, and the alarms that need none."""
+    result: dict[str, Any] = {"chrf": mean_of(np.array([a["chrf"] for a in ok]), config.resamples, config.seed)}
+    if not all("grade" in a for a in ok):
+        return result
+    grades = np.array([a["grade"] for a in ok], np.float64)
+    result["rating"] = mean_of(grades, config.resamples, config.seed)
+    result["grades"] = {str(grade): int((grades == grade).sum()) for grade in GRADES}
+    return result
 
 
 def by_field(answers: Sequence[Answer], field: str) -> dict[str, Any]:

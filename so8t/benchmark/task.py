@@ -1,19 +1,28 @@
-"""A task is versioned YAML; its items are the test split's rows of one modality."""
+"""A task is versioned YAML: what is asked, and how the answer is found.
+
+probe     the pipeline's own test split; the reply is forced up to the answer, the choices are compared
+choose    questions from outside; the choices are compared as continuations of the prompt
+generate  questions from outside; the answer is looked for in a greedy reply
+rate      questions from outside; a judge grades the greedy reply
+"""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
+from pydantic import Field, TypeAdapter
 
 from so8t import records
-from so8t.benchmark.config import task_text
+from so8t.benchmark.config import HARNESS, task_text
 from so8t.errors import InputError
 from so8t.labels import LABEL_NAMES
 from so8t.records import Modality, Record
 from so8t.section import Section
+
+Form = Literal["raw", "chat"]
 
 
 class Choice(Section):
@@ -23,9 +32,10 @@ class Choice(Section):
     text: str
 
 
-class TaskFile(Section):
-    """What a task's YAML holds."""
+class Probe(Section):
+    """Asks rows of the test split of one modality."""
 
+    kind: Literal["probe"]
     name: str
     version: int
     title: str
@@ -35,11 +45,94 @@ class TaskFile(Section):
     choices: tuple[Choice, ...]
     metric: Literal["accuracy", "macro_f1"]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every answer that there is."""
+        return tuple(choice.name for choice in self.choices)
+
     def truth_of(self, row: Record) -> str:
         """The right choice's name; it may be none of the choices."""
         if self.truth == "answer":
             return row.answer
         return LABEL_NAMES[row.label] if row.label in range(len(LABEL_NAMES)) else ""
+
+
+class Outside(Section):
+    """What all tasks on questions from outside have. `prompt` is a Jinja template, the others are Jinja expressions,
+    all over the columns of a row."""
+
+    name: str
+    version: int
+    title: str
+    language: Literal["ja", "en"]
+    form: Form
+    prompt: str
+    category: str = "''"
+    substitutions: tuple[tuple[str, str], ...] = ()  # regular expressions, applied to everything that is rendered
+
+
+class Choose(Outside):
+    """Compares continuations."""
+
+    kind: Literal["choose"]
+    options: str
+    answer: str  # the right option's number, from 0
+    delimiter: str = ""  # between prompt and option
+    ending: str = "''"  # follows every option; only its log-probability counts then
+    normalise: Literal["none", "characters"] = "none"  # of what the options' log-probabilities are divided by
+    classes: tuple[str, ...] = ()  # names of the options where these are the same for all items
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    truth: Literal["answer"] = "answer"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every answer that there is, where all items have the same."""
+        return self.classes
+
+
+class Generate(Outside):
+    """Looks for the answer in a reply."""
+
+    kind: Literal["generate"]
+    answer: str
+    extract: str  # regular expression; its last match in the reply is the answer
+    numeric: bool = False
+    tokens_max: int
+    metric: Literal["accuracy"] = "accuracy"
+    truth: Literal["answer"] = "answer"
+    names: tuple[str, ...] = ()
+
+
+class Rate(Outside):
+    """Has a reply graded."""
+
+    kind: Literal["rate"]
+    reference: str
+    aspect: str
+    tokens_max: int
+    score: str  # what the mean grade is called where a judge has given it
+    metric: Literal["rating"] = "rating"
+    truth: Literal["answer"] = "answer"
+    names: tuple[str, ...] = ()
+
+
+class Harness(Section):
+    """A task of lm-evaluation-harness; it brings its own questions."""
+
+    kind: Literal["harness"] = "harness"
+    name: str
+    version: int = 0
+    title: str
+    metric: Literal["accuracy"] = "accuracy"
+    truth: Literal["answer"] = "answer"
+    names: tuple[str, ...] = ()
+
+
+TaskFile = Probe | Choose | Generate | Rate | Harness
+Written = Generate | Rate
+_SHIPPED: TypeAdapter[TaskFile] = TypeAdapter(
+    Annotated[Probe | Choose | Generate | Rate | Harness, Field(discriminator="kind")]
+)
 
 
 @dataclass(frozen=True)
@@ -51,11 +144,13 @@ class Prefix:
 
 
 def load_task(name: str) -> TaskFile:
-    """Read and check a task that comes with the package."""
-    return TaskFile.model_validate(yaml.safe_load(task_text(name)))
+    """Read and check a task that comes with the package, or describe one of lm-evaluation-harness."""
+    if name.startswith(HARNESS):
+        return Harness(name=name, title=f"{name.removeprefix(HARNESS)} as lm-evaluation-harness asks it")
+    return _SHIPPED.validate_python(yaml.safe_load(task_text(name)))
 
 
-def items(task: TaskFile, data: Path) -> list[Record]:
+def rows_of(task: Probe, data: Path) -> list[Record]:
     """The task's rows of the test split, by id; InputError if there is none."""
     rows = [row for row in records.iterate(data / "test.parquet") if row.modality == task.modality and not row.nsfw]
     if not rows:
@@ -67,12 +162,12 @@ def items(task: TaskFile, data: Path) -> list[Record]:
     return sorted(rows, key=lambda row: row.id)
 
 
-def prefixes(task: TaskFile, data: Path) -> dict[str, Prefix]:
+def prefixes(task: Probe, data: Path) -> dict[str, Prefix]:
     """The most usual beginning of the training split's replies, by language: no test row is looked at."""
     return _prefixes(task, records.iterate(data / "train.parquet"))
 
 
-def _prefixes(task: TaskFile, rows: Iterable[Record]) -> dict[str, Prefix]:
+def _prefixes(task: Probe, rows: Iterable[Record]) -> dict[str, Prefix]:
     counts: dict[str, Counter[str]] = {}
     for row in rows:
         head, found, _ = row.response.partition(task.prefix_until)

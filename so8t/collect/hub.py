@@ -6,7 +6,7 @@ both bound to the commit and the list of files. `HF_ENDPOINT` and `HF_TOKEN` are
 
 import fnmatch
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def gather(config: HubSource, out: Path, progress: Progress) -> Gathered:
     facts = {"outcome": verdict.outcome, **({"reason": verdict.reason} if verdict.reason else {})}
     if verdict.outcome != "accepted":
         return Gathered([], evidence=verdict.evidence, facts=facts)
-    files = _chosen(config, info)
+    files = chosen(config.id, config.files, info)
     shards = bound_shards(config, out / SHARDS, files, progress)
     try:
         walk(config, verdict, files, shards, out / FETCHED, progress)
@@ -84,17 +84,17 @@ def bound_shards(config: HubSource, folder: Path, files: list[RemoteFile], progr
     return Shards(folder, bound, say)
 
 
-def _chosen(config: HubSource, info: Any) -> list[RemoteFile]:
-    """The files that the patterns name, each once; `**/` may stand for no folder."""
+def chosen(repo: str, patterns: Iterable[str], info: Any) -> list[RemoteFile]:
+    """A dataset's files that the patterns name, each once; `**/` may stand for no folder."""
     files: dict[str, RemoteFile] = {}
     present = sorted(info.siblings or [], key=lambda sibling: str(sibling.rfilename))
-    for pattern in config.files:
+    for pattern in patterns:
         shapes = (pattern, pattern.removeprefix("**/"))
         matched = [one for one in present if any(fnmatch.fnmatchcase(one.rfilename, shape) for shape in shapes)]
         if not matched:
-            raise InputError(f"{config.id} has no file {pattern!r} at {info.sha[:12]}", "files of that revision")
+            raise InputError(f"{repo} has no file {pattern!r} at {info.sha[:12]}", "files of that revision")
         for sibling in matched:
-            remote = RemoteFile.listed("dataset", config.id, info.sha, sibling)
+            remote = RemoteFile.listed("dataset", repo, info.sha, sibling)
             files.setdefault(remote.name, remote)
     return list(files.values())
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from so8t.collect.config import HubSource
 from so8t.collect.repository import Unavailable, describe
 from so8t.errors import ConfigError, InputError, StepFailed
+from so8t.questions import HubQuestions
 from so8t.section import Repository
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ def repositories(config: "Config") -> dict[str, Repository]:
     return {place: one for place, one in named.items() if isinstance(one, Repository)}
 
 
-def datasets(config: "Config") -> dict[str, HubSource]:
-    """The sources on the Hub, by their place in the config."""
-    named = {f"collect.sources.{index}": source for index, source in enumerate(config.collect.sources)}
-    return {place: source for place, source in named.items() if isinstance(source, HubSource)}
+def datasets(config: "Config") -> dict[str, HubSource | HubQuestions]:
+    """The sources and the benchmark's questions on the Hub, by their place in the config."""
+    sources = {f"collect.sources.{index}": source for index, source in enumerate(config.collect.sources)}
+    questions = {f"benchmark.data.{task}": found for task, found in config.benchmark.data.items()}
+    named = {**sources, **questions}
+    return {place: one for place, one in named.items() if isinstance(one, HubSource | HubQuestions)}
 
 
 def pins(config: "Config") -> list[str]:

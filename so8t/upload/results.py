@@ -22,13 +22,13 @@ def eval_results(results: Results, data_content: str, prefix: str = "C-") -> lis
         for system, r in sorted(systems.items()):
             if not system.startswith(prefix) or "accuracy" not in r:
                 continue
-            for measure in ("accuracy", "macro_f1"):
+            for measure in (name for name in MEASURES if name in r):
                 interval = r[f"{measure}_interval"]
                 found.append(
                     EvalResult(
                         task_type=TASK_TYPES.get(task, "text-generation"),
                         dataset_type=f"so8t-{task}",
-                        dataset_name=f"SO8T {task}, held out",
+                        dataset_name=_dataset_name(results, task),
                         dataset_split="test",
                         dataset_revision=data_content[:40],
                         metric_type=MEASURES[measure],
@@ -40,14 +40,24 @@ def eval_results(results: Results, data_content: str, prefix: str = "C-") -> lis
     return found
 
 
+def _dataset_name(results: Results, task: str) -> str:
+    """Where the questions are from: the held-out rows of this pipeline, or a data set of others."""
+    source = results.get("questions", {}).get(task, {})
+    return f"{task}: {source['origin']}" if "licence" in source else f"SO8T {task}, held out"
+
+
 def task_table(systems: dict[str, Any]) -> list[str]:
     """Markdown rows: one system a line."""
     rows = []
     for system, r in systems.items():
         if "accuracy" in r:
             accuracy = f"{percent(r['accuracy'])} {span(r['accuracy_interval'])}"
-            f1 = f"{r['macro_f1']:.3f} [{r['macro_f1_interval']['low']:.3f}, {r['macro_f1_interval']['high']:.3f}]"
-            rows.append([system, str(r["n"]), str(r["errors"]), accuracy, f1, percent(r["chance"])])
+            f1 = _decimal(r["macro_f1"], r["macro_f1_interval"]) if "macro_f1" in r else "-"
+            chance = percent(r["chance"]) if "chance" in r else "-"
+            rows.append([system, str(r["n"]), str(r["errors"]), accuracy, f1, chance])
+        elif "rating" in r:
+            grade = f"mean grade {_decimal(r['rating']['mean'], r['rating']['interval'])}"
+            rows.append([system, str(r["n"]), str(r["errors"]), grade, "-", "-"])
         else:
             rows.append([system, str(r["n"]), str(r["errors"]), "-", "-", "-"])
     return table(["system", "n", "errors", "accuracy (95 %)", "macro-F1 (95 %)", "chance"], rows)
@@ -105,6 +115,10 @@ def file_table(paths: Sequence[str], measured: Sequence[dict[str, Any]]) -> list
 def table(head: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _decimal(value: float, interval: dict[str, float]) -> str:
+    return f"{value:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 def percent(share: float) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from so8t import records
-from so8t.benchmark import cell
-from so8t.benchmark.cell import read_jsonl
+from so8t.benchmark import ask, cell
+from so8t.benchmark.answers import read_jsonl
 from so8t.errors import StepFailed
 from tests.benchmark.conftest import artifact, cell_config, lines_of, rows
 
@@ -48,9 +48,9 @@ def test_a_second_run_asks_nothing(inputs, tmp_path, progress, monkeypatch):
     config = cell_config("C-F16", "safety")
     first = cell.run(config, inputs("C-F16"), tmp_path, progress)
     before = (tmp_path / "answers.jsonl").read_bytes(), (tmp_path / "replies.jsonl").read_bytes()
-    monkeypatch.setattr(cell, "open_scorer", None)  # opening a model now would raise
+    monkeypatch.setattr(ask, "open_scorer", None)  # opening a model now would raise
     second = cell.run(config, inputs("C-F16"), tmp_path, progress)
-    assert (first["asked_now"], second["asked_now"]) == (20, 0)
+    assert (first["asked_now"], second["asked_now"]) == (21, 0)
     assert ((tmp_path / "answers.jsonl").read_bytes(), (tmp_path / "replies.jsonl").read_bytes()) == before
 
 
@@ -62,7 +62,7 @@ def test_one_changed_byte_of_the_model_gives_no_hit(inputs, folded, tmp_path, pr
     files = [other if entry == gguf else entry for entry in folded.manifest.files]
     changed = type(folded)(folded.path, folded.manifest.model_copy(update={"files": files}))
     again = cell.run(config, {**inputs("C-F16"), "fold": changed}, tmp_path, progress)
-    assert again["asked_now"] == 20
+    assert again["asked_now"] == 21
 
 
 def test_an_item_that_cannot_be_asked_is_an_error_and_no_wrong_answer(inputs, tmp_path, progress):
@@ -131,20 +131,31 @@ def run_child(folder: Path, inputs, config, cut: int) -> int:
     return subprocess.run(command, check=False, env=environment, cwd=folder, timeout=120).returncode
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL")
-def test_killed_and_resumed_no_item_is_asked_twice_and_the_bytes_are_the_same(inputs, tmp_path, progress):
-    config, given = cell_config("C-F16", "safety"), inputs("C-F16")
-    (tmp_path / "whole").mkdir()
-    cell.run(config, given, tmp_path / "whole", progress)
-    (tmp_path / "out").mkdir()
-    assert run_child(tmp_path, given, config, cut=1) == -signal.SIGKILL
-    assert run_child(tmp_path, given, config, cut=3) == -signal.SIGKILL
-    assert not (tmp_path / "out" / "answers.jsonl").exists()
-    assert run_child(tmp_path, given, config, cut=0) == 0
-    asked = lines_of(tmp_path / "asked.txt")
+def killed_and_resumed(folder: Path, config, given, cuts, progress) -> None:
+    """Kill after each count of reports, resume, and compare with a run that nobody disturbed."""
+    for name in ("whole", "out"):
+        (folder / name).mkdir()
+    cell.run(config, given, folder / "whole", progress)
+    for cut in cuts:
+        assert run_child(folder, given, config, cut=cut) == -signal.SIGKILL
+    assert not (folder / "out" / "answers.jsonl").exists()
+    assert run_child(folder, given, config, cut=0) == 0
+    asked = lines_of(folder / "asked.txt")
     assert len(asked) == len(set(asked)) == 20
     for name in ("answers.jsonl", "replies.jsonl"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL")
+def test_killed_and_resumed_no_item_is_asked_twice_and_the_bytes_are_the_same(inputs, tmp_path, progress):
+    killed_and_resumed(tmp_path, cell_config("C-F16", "safety"), inputs("C-F16"), (1, 3), progress)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL")
+def test_five_kills(inputs, tmp_path, progress):
+    config = cell_config("C-F16", "safety", batch_items=3)
+    killed_and_resumed(tmp_path, config, inputs("C-F16"), (1, 2, 3, 4, 6), progress)
 
 
 def test_a_llama_cell_imports_neither_torch_nor_transformers():

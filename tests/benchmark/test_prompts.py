@@ -1,8 +1,8 @@
 import pytest
 
 from so8t.benchmark.config import Benchmark
-from so8t.benchmark.prompts import Question, Tokenizer, Unanswerable, choice_ids, original_context, question
-from so8t.benchmark.task import Choice, Prefix, items, load_task, prefixes
+from so8t.benchmark.prompts import Question, Tokenizer, Unanswerable, choice_ids, original_context, probe_question
+from so8t.benchmark.task import Choice, Prefix, load_task, prefixes, rows_of
 from so8t.errors import InputError
 from so8t.models import load_tokenizer, prompt_ids, reply_ids
 from so8t.thinking import ADDED_TOKENS
@@ -47,19 +47,21 @@ def test_prefix_names_no_class_and_comes_from_train_only(data):
 def test_two_rows_that_differ_only_in_their_label_are_asked_the_same(tokenizer, data):
     task, row = load_task("safety"), text_row(0, "test")
     head = prefixes(task, data.path)["ja"]
-    one, other = (question(task, row.with_(label=label, response=""), head, tokenizer, 16, 512) for label in (0, 3))
+    one, other = (
+        probe_question(task, row.with_(label=label, response=""), head, tokenizer, 16, 512) for label in (0, 3)
+    )
     assert isinstance(one, Question)
     assert one == other
 
 
 def test_items_are_the_unflagged_rows_of_the_test_split(data):
-    assert [row.split for row in items(load_task("safety"), data.path)] == ["test"] * 20
-    assert len(items(load_task("digits"), data.path)) == 8
+    assert [row.split for row in rows_of(load_task("safety"), data.path)] == ["test"] * 20
+    assert len(rows_of(load_task("digits"), data.path)) == 8
 
 
 def test_an_item_that_cannot_be_asked_says_why(tokenizer, data):
     task = load_task("digits")
-    row = items(task, data.path)[0]
+    row = rows_of(task, data.path)[0]
     head = prefixes(task, data.path)["en"]
     for changed, prefix, context, why in (
         (row, None, 512, "no reply in 'en'"),
@@ -67,7 +69,7 @@ def test_an_item_that_cannot_be_asked_says_why(tokenizer, data):
         (row.with_(image=b""), head, 512, "no image"),
         (row, head, 20, "the context holds 20"),
     ):
-        made = question(task, changed, prefix, tokenizer, 16, context)
+        made = probe_question(task, changed, prefix, tokenizer, 16, context)
         assert isinstance(made, Unanswerable)
         assert why in made.why
 
@@ -80,10 +82,10 @@ def test_a_choice_that_melts_into_its_prefix_is_refused(tokenizer):
 
 def test_ids_digest_covers_everything(tokenizer, data):
     task = load_task("digits")
-    one, other = items(task, data.path)[:2]
+    one, other = rows_of(task, data.path)[:2]
     head = prefixes(task, data.path)["en"]
     made = [
-        question(task, row, head, tokenizer, 16, 512)
+        probe_question(task, row, head, tokenizer, 16, 512)
         for row in (one, one.with_(image=other.image), one.with_(prompt="!"))
     ]
     made += [made[0].free()]

@@ -7,7 +7,7 @@ import pytest
 
 from so8t.artifacts import Artifact
 from so8t.benchmark import run as benchmark
-from so8t.benchmark.cell import write_jsonl
+from so8t.benchmark.answers import write_jsonl
 from so8t.benchmark.config import Benchmark, Contrast
 from so8t.benchmark.task import load_task
 from so8t.errors import ConfigError, StepFailed
@@ -18,7 +18,7 @@ SYSTEMS = ("A", "B", "C-F16", "C-Q8_0", "C-Q4_K_M")
 
 
 def answers(task: str, skill: float, seed: int, n: int = 120) -> list[dict]:
-    names = [choice.name for choice in load_task(task).choices]
+    names = load_task(task).names
     generator = np.random.default_rng(seed)
     lines = []
     for index in range(n):
@@ -53,11 +53,11 @@ def make(tmp_path):
                 reply = {"id": "0000", "ids": [number > 0], "text": "x", "well_formed": number > 0, "label": ""}
                 write_jsonl(folder / "replies.jsonl", [reply])
                 found[f"cell.{system}:{task}"] = artifact(folder, "benchmark.cell", seconds=1.5)
-        for name in ("train", "bake"):
+        for name in ("train", "bake", "data"):
             (tmp_path / name).mkdir(exist_ok=True)
         history = [{"phase": "sft", "step": step, "loss": 3.0 / (step + 1)} for step in range(9)]
         write_jsonl(tmp_path / "train" / "history.jsonl", history)
-        return {**found, **{name: artifact(tmp_path / name, name) for name in ("train", "bake")}}
+        return {**found, **{name: artifact(tmp_path / name, name) for name in ("train", "bake", "data")}}
 
     return give
 
@@ -155,7 +155,8 @@ def test_a_contrast_with_an_unknown_system_is_refused(make, tmp_path, progress):
 def slower(inputs: dict[str, Artifact]) -> dict[str, Artifact]:
     """The same cells, measured on a slower day."""
     return {
-        role: Artifact(a.path, a.manifest.model_copy(update={"facts": {"seconds": 99.0}})) for role, a in inputs.items()
+        role: Artifact(a.path, a.manifest.model_copy(update={"facts": {"seconds": 99.0, "memory_peak_bytes": 10**9}}))
+        for role, a in inputs.items()
     }
 
 
@@ -164,7 +165,7 @@ def test_same_answers_give_the_same_bytes_and_a_page_that_needs_no_other_file(ma
     benchmark.run(CONFIG, inputs, tmp_path / "one", progress)
     benchmark.run(CONFIG, slower(inputs), tmp_path / "two", progress)
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two"))
-    assert one.pop("speed.json") != two.pop("speed.json")
+    assert all(one.pop(name) != two.pop(name) for name in ("speed.json", "speed.md"))
     assert one == two
     assert {"results.json", "report.md", "report.html", "forest.png", "training.png"} <= one.keys()
     assert {"confusion_safety.png", "calibration_digits.png"} <= one.keys()

@@ -5,9 +5,14 @@ import math
 
 import pytest
 
+from so8t.bake.gguf_model import write_model
 from so8t.benchmark.cell import prepare
+from so8t.benchmark.prompts import Question, Tokenizer, continuations
 from so8t.benchmark.scorer import open_scorer
+from so8t.benchmark.scorer_llama import LlamaScorer
+from so8t.benchmark.scorer_transformers import TransformersScorer
 from so8t.config import Machine
+from so8t.so8.merge import Adapter, Folded, Tensors
 from tests.benchmark.conftest import cell_config
 
 MACHINE = Machine(threads=1, device="cpu")
@@ -72,11 +77,50 @@ def test_longer_choices_agree_between_backends(scorers, inputs):
 @pytest.mark.parametrize("system", ["B", "C-F16"])
 def test_greedy_takes_the_likeliest_token_each_time(scorers, inputs, system):
     first = prepare(cell_config("B", "digits"), inputs("B")).asked[1].free()
-    found = scorers[system].generate(first, 5, (0,))
+    reply = scorers[system].generate(first, 5, (0,))
+    found = reply.ids
     forced: list[int] = []
     for _ in range(5):
         step = dataclasses.replace(first, forced=tuple(forced), choices=tuple((token,) for token in range(2000)))
         (logprobs,) = scorers[system].choose([step])
         forced.append(max(range(2000), key=logprobs.__getitem__))
     assert found == forced
-    assert scorers[system].generate(first, 5, (found[2],)) == found[: found.index(found[2])]
+    assert not reply.ended
+    stopped = scorers[system].generate(first, 5, (found[2],))
+    assert (stopped.ids, stopped.ended) == (found[: found.index(found[2])], True)
+
+
+def parity_of(world, folder, items: int) -> tuple[float, int]:
+    """Largest |difference| of log-likelihoods, and identical greedy replies, of the base and its F32 file."""
+    tokens, path = Tokenizer(world.train.path / "tokenizer"), folder / "f32.gguf"
+    folded = Folded(Tensors.of_model(world.base.path), Adapter({}))
+    write_model(
+        path, world.base.path, folded, world.train.path / "tokenizer", "phi-3", "F32", {}, lambda done, total: None
+    )
+    options = [" egg", " a long river", " 二人", " stars and"]
+    asked = [
+        continuations(f"{n}", f"Question {n}: why? Answer:", options, "", "raw", tokens, 256) for n in range(items)
+    ]
+    questions = [question for question in asked if isinstance(question, Question)]
+    live = TransformersScorer(world.base.path, world.train.path, adapted=False, machine=MACHINE)
+    baked = LlamaScorer(path, folder, machine=MACHINE, context=256, kv="F32")
+    one, other = (scorer.choose(questions) for scorer in (live, baked))
+    gap = max(abs(a - b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+    same = sum(live.generate(q, 8, ()).ids == baked.generate(q, 8, ()).ids for q in questions)
+    baked.close()
+    assert max(max(row) - min(row) for row in one) > 1  # else agreement would mean nothing
+    return gap, same
+
+
+def test_transformers_and_the_f32_file_agree_to_a_ten_thousandth(world, tmp_path):
+    gap, same = parity_of(world, tmp_path, 8)
+    assert gap <= 1e-4
+    assert same == 8
+
+
+@pytest.mark.soak
+def test_a_hundred_items_agree_to_a_ten_thousandth(world, tmp_path, record_property):
+    gap, same = parity_of(world, tmp_path, 100)
+    record_property("largest difference, nats", gap)
+    assert gap <= 1e-4
+    assert same == 100

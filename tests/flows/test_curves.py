@@ -8,7 +8,10 @@ from PIL import Image
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from so8t.progress import log_of
+from so8t.step import Ref
 from tasks.curves import PrefectCurves
+from tasks.show import show_facts
+from tests.bake.conftest import artifact
 
 SESSION = "train-0123456789ab"
 
@@ -52,3 +55,16 @@ def test_curves_and_samples_appear_once_and_follow_the_logs(world):
     assert then["drawn-curves"].data != first["drawn-curves"].data
     assert "    yes, <final>so" in then["drawn-samples"].data
     assert "    no" not in then["drawn-samples"].data
+
+
+def test_a_report_is_shown_with_its_pictures(world, tmp_path):
+    out = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(out, "PNG")
+    (tmp_path / "forest.png").write_bytes(out.getvalue())
+    (tmp_path / "report.md").write_text("# 日本語\n\n![forest.png](forest.png) ![](absent.png)\n", encoding="utf-8")
+    show_facts(Ref("drawn"), artifact(tmp_path, "drawn", n=3))
+    text = shown(world)["drawn-report"].data
+    assert text.startswith("# 日本語")
+    encoded = text.split("base64,")[1].split(")")[0]
+    assert base64.b64decode(encoded) == out.getvalue()
+    assert "![](absent.png)" in text
