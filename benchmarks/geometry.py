@@ -14,7 +14,6 @@ import argparse
 import ctypes
 import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,10 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.random_phi3 import make_base, make_rows
 from so8t import durable, records
+from so8t.config import Machine
+from so8t.loop.environment import prepare
 from so8t.plan.geometry import of_json, tower_of
 from so8t.plan.memory import Need, Shapes, rollout_need, update_need
 from so8t.train.config import Train
@@ -34,7 +33,6 @@ MIB = 1 << 20
 LAYERS = 2
 # Of the update that is made first, so that everything is loaded.
 SMALL = {"hidden_size": 192, "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 512}
-MAPPED_FROM_BYTES = str(4 * MIB)
 IMAGE_SIZE, PATCH_SIZE = 224, 16
 # In the plan, but not in what is measured here.
 LEFT_OUT = ("process", "checkpoint buffers")
@@ -72,7 +70,7 @@ def reset_peak() -> None:
 
 def measure(folder: Path, config: Train) -> dict[str, Any]:
     """One update in this process; bytes by moment, and what the plan says of the same."""
-    torch.set_num_threads(1)
+    prepare(Machine(threads=1, device="cpu"))
     # Libraries load parts of themselves at their first use: that is no memory of the model.
     for _ in range(2):
         one_update(folder / "small", config)
@@ -198,10 +196,8 @@ def main() -> int:
 def _in_process(world: Path, case: str, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.geometry", "--place", str(world), "--case", case]
     command += ["--reply", str(options.reply), "--batch", str(options.batch), "--rank", str(options.rank)]
-    # Buffers of some 20 MB otherwise come from glibc's heap and leave holes in it: gigabytes with a 4-bit base.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": MAPPED_FROM_BYTES}
     done = subprocess.run(  # noqa: S603
-        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True, env=environment
+        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True
     )
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
