@@ -1,6 +1,7 @@
 """Style as a test: sizes, names, encodings, config keys, documented commands. (Writes: tests/test_writes.py.)"""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_every_command_is_documented():
         encoding="utf-8"
     )
     assert [c.name for c in COMMANDS if f"so8t {c.name}" not in text] == []
+
+
+def test_both_readmes_give_the_same_commands():
+    """The rows of the command table, and each indented command line."""
+
+    def commands(name: str) -> list[str]:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        rows = re.findall(r"^\| (`so8t .*`(?:[、,] ?`.*?`)*) \|", text, re.MULTILINE)
+        return [*(re.sub("、", ", ", row) for row in rows), *re.findall(r"^ {4}(pip .+)$", text, re.MULTILINE)]
+
+    assert len(commands("README.md")) > 10
+    assert commands("README.ja.md") == commands("README.md")
 
 
 def test_prefect_yaml_names_the_flows():
