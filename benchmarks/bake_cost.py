@@ -4,7 +4,8 @@
 
 CONVERTER is llama.cpp's convert_hf_to_gguf.py, as the llama-cpp-python source distribution holds it. The checkpoint is
 random, bf16, in Phi-3.5-mini's exact layer shapes, one file a layer. Each route is a process of its own on one thread;
-CPU time is user and system, memory the process's peak, both as the kernel counts them.
+CPU time is user and system, memory the process's peak, both as the kernel counts them. Linux counts into that peak what
+the process was before its exec, so this one imports nothing large, and another makes the checkpoint.
 
     fold    ours: adapter and base -> F16 GGUF, with the rotations and low-rank terms of configs/borea_phi35.yaml
     lora    the same from PEFT's adapter
@@ -23,9 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.random_phi3 import make_base
-
 LINEARS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+BASE = "Toy-phi-3"
 RANK, STD = 16, 0.02
 FOLD = """
 import sys
@@ -76,13 +76,15 @@ def size_of(*folders: Path) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def make_adapters(root: Path, geometry: dict[str, tuple[int, int]], layers: int) -> None:
-    """One of ours and one of PEFT's, both random."""
+def prepare(root: Path, layers: int) -> None:
+    """The checkpoint, an adapter of ours and one of PEFT's, all random."""
     import torch
 
+    from benchmarks.random_phi3 import make_base
     from so8t.so8.peft import export_peft
     from so8t.so8.saved import Saved
 
+    linears = make_base(root / BASE, layers).linears
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> torch.Tensor:
@@ -92,7 +94,7 @@ def make_adapters(root: Path, geometry: dict[str, tuple[int, int]], layers: int)
     rotations: dict[str, torch.Tensor] = {}
     for layer in range(layers):
         for name in LINEARS:
-            rows, columns = geometry[name]
+            rows, columns = linears[name]
             module = f"model.layers.{layer}.{name}"
             low |= {f"{module}.lora_a": draw(RANK, columns), f"{module}.lora_b": draw(rows, RANK)}
             rotations[f"{module}.so8_out"] = draw(rows // 8, 28)
@@ -107,8 +109,12 @@ def main() -> None:
     parser.add_argument("converter", type=Path)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2, help="each route so often; the least CPU time counts")
+    parser.add_argument("--prepare", type=Path, metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="where the checkpoint goes (default: a temporary folder)")
     options = parser.parse_args()
+    if options.prepare:
+        prepare(options.prepare, options.layers)
+        return
     root = options.folder or Path(tempfile.mkdtemp(prefix="so8t-bake-"))
     try:
         compare(root, options.converter, options.layers, options.rounds)
@@ -119,9 +125,9 @@ def main() -> None:
 
 def compare(root: Path, converter: Path, layers: int, rounds: int) -> None:
     """Every route on the same checkpoint, in turns."""
-    base = root / "Toy-phi-3"
-    geometry = make_base(base, layers)
-    make_adapters(root, dict(geometry.linears), layers)
+    base = root / BASE
+    prepared = ["-m", "benchmarks.bake_cost", str(converter), "--layers", str(layers), "--prepare", str(root)]
+    subprocess.run([sys.executable, *prepared], check=True)  # noqa: S603
     print(f"checkpoint: {size_of(base) / 1e9:.2f} GB, {layers} layers, {len(list(base.glob('*.safetensors')))} files")
     python, merged = sys.executable, root / "merged"
     convert = [python, str(converter), "--outtype", "f16", "--outfile"]

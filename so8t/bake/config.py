@@ -99,6 +99,9 @@ class Gates(Section):
     trained_kl_max: Positive = 0.5
     """Only where the base was in 4 bits while training: the live adapter on that base against the live adapter on the
     base that is baked, mean nats per token."""
+    texts_differ_max: Annotated[int, Field(ge=0)] = 0
+    """Texts that llama.cpp may tokenise otherwise than transformers. Above 0 only for a byte-level vocabulary by the
+    rule of GPT-4o (Phi-4-mini): llama.cpp's spelling of that rule parts combining marks from their letters."""
     image_cosine_min: Share = 0.9999
     """Image embeddings of transformers and of the mmproj file, the least alike token."""
     answer_tokens_max: Annotated[int, Field(ge=1)] = 16

@@ -2,6 +2,7 @@
 
 import gc
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,10 @@ class Bench:
         gates += self._loss_gates()
         self.progress.update(5, STAGES, "tokenizer, metadata, images")
         texts = parity_texts(self.tokenizer, self.chats.prompts, self.limits.tokenizer_texts)
-        gates += checks.tokenizer_gates(self.files["F16"], self.tokenizer, texts)
+        gates += [
+            replace(gate, limit=self.limits.texts_differ_max)
+            for gate in checks.tokenizer_gates(self.files["F16"], self.tokenizer, texts)
+        ]
         for kind, path in self.files.items():
             gates += checks.metadata_gates(path, self.tokenizer, self.hf, self.name)
             gates += [*checks.type_gates(path, kind), checks.finite_gate(path)]

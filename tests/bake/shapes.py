@@ -49,6 +49,7 @@ def write(folder: Path, shape: Shape) -> Path:
 
 
 def _config(shape: Shape, size: int) -> dict:
+    bos, eos = (0, 0) if shape.bpe else (1, 2)
     half = int(shape.hidden * shape.rotary_share) // shape.heads // 2
     rope = {
         "type": "longrope",
@@ -62,7 +63,7 @@ def _config(shape: Shape, size: int) -> dict:
         "max_position_embeddings": 4096 if shape.longrope else 512, "original_max_position_embeddings": 512,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": rope if shape.longrope else None,
         "sliding_window": None if shape.bpe else 262144, "tie_word_embeddings": shape.tied,
-        "bos_token_id": 1 if not shape.bpe else 0, "eos_token_id": 2 if not shape.bpe else 0, "torch_dtype": "bfloat16",
+        "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos, "torch_dtype": "bfloat16",
     }  # fmt: skip
 
 

@@ -13,8 +13,11 @@ from so8t.artifacts import Store
 from so8t.bake import fold
 from so8t.bake.alone import folder_as_artifact as as_artifact
 from so8t.bake.config import Fold
+from so8t.bake.material import material_of
 from so8t.cli import main
+from so8t.errors import InputError
 from so8t.so8.saved import Saved
+from tests.bake import shapes
 from tests.bake.conftest import ALPHA
 
 LINEARS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -117,6 +120,27 @@ def test_missed_gate_fails_the_step_and_keeps_its_files(world, lora, tmp_path, c
     assert not [path for path in (home / "artifacts" / "bake").iterdir() if ".damaged-" not in path.name]
     # What was measured stays: a looser ceiling makes none of it again.
     assert [found.manifest.step for found in Store(home).all()] == ["bake.fold"]
+
+
+@pytest.mark.soak
+def test_command_bakes_a_base_like_phi_4_mini(tmp_path, capsys):
+    """Byte-level BPE, a tied head, grouped queries, half of each head rotated by position."""
+    base = shapes.write(tmp_path / "base", shapes.Shape(bpe=True, tied=True, kv_heads=2, rotary_share=0.5))
+    disturbed(base, LoraConfig(r=4, target_modules=["qkv_proj", "down_proj"])).save_pretrained(tmp_path / "peft")
+    marks = ("--set", "bake.gates.texts_differ_max=4")
+    assert bake(tmp_path / "home", base, tmp_path / "peft", *marks, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)["facts"]
+    assert facts["parity"]["F32"]["difference_max"] <= 1e-4
+
+
+def test_adapter_of_another_base_of_the_same_shape_is_refused(world, tmp_path):
+    adapter = tmp_path / "ours"
+    shutil.copytree(world.train.path / "adapter", adapter)
+    durable.write_json(
+        adapter / "adapter.json", {**durable.read_json(adapter / "adapter.json"), "base_content": "f" * 64}
+    )
+    with pytest.raises(InputError, match="trained on a base with content ffffffffffff"):
+        material_of({"base": world.base, "train": as_artifact(adapter)})
 
 
 def rewritten(folder, **changes):

@@ -20,6 +20,7 @@ from so8t.errors import InputError
 from so8t.llama import Llama
 from so8t.so8.merge import Adapter, Folded, Tensors, read_train_adapter
 from so8t.thinking import ADDED_TOKENS
+from tests.bake import shapes
 
 
 def write(path, base, tokenizer, name="toy-phi-3", adapter=None, file_type="F32"):
@@ -123,6 +124,28 @@ def test_tags_without_rstrip_are_caught_by_the_tokenizer_gate(world, tmp_path):
     (gate,) = checks.tokenizer_gates(path, tokenizer, ["<final> x", "<final>x"])
     assert gate.value == 1
     assert gate.detail == f"of 2, for example {'<final> x'!r}"
+
+
+def test_byte_level_vocabulary_of_a_tied_head(tmp_path):
+    """As Phi-4-mini has it: merges and the rule's name instead of scores, and no tensor of the head."""
+    base = shapes.write(tmp_path / "base", shapes.Shape(bpe=True, tied=True, kv_heads=2, rotary_share=0.5))
+    path = write(tmp_path / "m.gguf", base, base, "phi-4-toy")
+    assert field(path, "tokenizer.ggml.pre") == "gpt-4o"
+    assert field(path, "phi3.rope.dimension_count") == 32
+    assert "output.weight" not in {tensor.name for tensor in gguf.GGUFReader(path).tensors}
+    tokenizer = models.load_tokenizer(base)
+    texts = [
+        "Hello, world! It's 12345 o'clock.",
+        "こんにちは、世界。\n\n  def f(x):\n\treturn x",
+        "<|user|>Hi<|end|> x",
+        "🐈‍⬛ Ünïcödé",
+    ]
+    assert checks.tokenizer_gates(path, tokenizer, texts)[0].value == 0
+    data = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    data["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\w+"
+    durable.write_json(base / "tokenizer.json", data)
+    with pytest.raises(InputError, match="has no name for"):
+        read_vocabulary(base, 4096)
 
 
 def test_vocabulary_types_and_scores(world):
