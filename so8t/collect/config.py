@@ -9,6 +9,7 @@ from so8t.collect.web.config import WebSource
 from so8t.section import Repository, Revision, Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+ClassName = Literal["", "ALLOW", "ESCALATION", "DENY", "REFUSE"]
 
 
 class DemoBase(Section):
@@ -81,6 +82,8 @@ class FilesSource(Section):
     a .zip, .tar or .tar.gz of such. A row's `media` names a PNG, JPEG, WebP, WAV, FLAC or Ogg file relative to its own."""
     licence: str
     """Licence that you declare for rows that state none."""
+    label: ClassName = ""
+    """Class of rows that come without one, where you vouch for all of them; their label_source is `rule`."""
     accept: tuple[str, ...] = ()
     """Further licences that you accept for this source alone."""
     nsfw: bool = False
@@ -104,6 +107,8 @@ class HubSource(Section):
     language, group; messages (a conversation, of which the first turn is taken); media (pictures or sounds)."""
     language: Literal["ja", "en"]
     """Language of rows without a language column."""
+    label: ClassName = ""
+    """Class of rows that come without one, where you vouch for all of them; their label_source is `rule`."""
     rows_max: Annotated[int, Field(ge=1)] = 50_000
     """Rows taken from each file, from its start."""
     licences: tuple[str, ...] = ("mit", "apache-2.0")

@@ -17,7 +17,7 @@ from so8t.collect.download import Denied, RemoteFile, bring
 from so8t.collect.gate import Verdict, evidence_id, judge, unavailable
 from so8t.collect.gathered import Gathered, note
 from so8t.collect.repository import Unavailable, describe
-from so8t.collect.rows import RowRefused, first_turn, hub_media, layout, to_record
+from so8t.collect.rows import RowRefused, declared, first_turn, hub_media, layout, to_record
 from so8t.collect.shards import FETCHED, SHARDS, Place, Shards
 from so8t.collect.slots import slot
 from so8t.errors import InputError
@@ -134,7 +134,7 @@ def _mapped(
         id="", modality="text", language=config.language, prompt="", nsfw=config.nsfw or verdict.nsfw,
         source=config.id, revision=config.revision, file=name,
         licence=verdict.licence, licence_evidence=evidence_id(config.id, config.revision),
-    )  # fmt: skip
+    ).with_(**declared(config.label))  # fmt: skip
     for index, row in tables.rows(path, start, config.rows_max, shown=f"{config.id}/{name}"):
         defaults = blank.with_(id=f"{config.name}-{name}-{index:06d}", row=index)
         columns = config.columns or layout(row)

@@ -14,7 +14,7 @@ from so8t.collect import archives, tables
 from so8t.collect.config import FilesSource
 from so8t.collect.gathered import Gathered, note
 from so8t.collect.media import BYTES_MAX, Media, NotMedia, recognise
-from so8t.collect.rows import FIELDS, RowRefused, to_record
+from so8t.collect.rows import FIELDS, RowRefused, declared, to_record
 from so8t.collect.shards import FETCHED, SHARDS, Place, Shards
 from so8t.errors import InputError
 from so8t.progress import Progress
@@ -81,7 +81,7 @@ def _ours(config: FilesSource, path: Path) -> Iterator[Mapped]:
             file=path.name, row=index, licence=stated, licence_evidence=evidence, split="", image=b"",
             id=record.id or f"{config.name}-{path.stem}-{index:06d}", nsfw=record.nsfw or config.nsfw,
         )  # fmt: skip
-        yield record, "", index + 1
+        yield record.with_(**declared(config.label)) if record.label < 0 else record, "", index + 1
 
 
 def _packed(config: FilesSource, path: Path, scratch: Path) -> Iterator[Mapped]:
@@ -115,7 +115,7 @@ def _mapped(config: FilesSource, name: str, row: dict[str, Any], index: int, rea
     defaults = Record(
         id=f"{config.name}-{stem}-{index:06d}", modality="text", language="", prompt="", source=config.name,
         file=name, row=index, licence=config.licence, licence_evidence="declared in the config", nsfw=config.nsfw,
-    )  # fmt: skip
+    ).with_(**declared(config.label))  # fmt: skip
     unknown = sorted(str(key) for key in set(row) - FIELDS)
     if unknown:
         raise InputError(

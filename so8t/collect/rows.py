@@ -57,14 +57,19 @@ def to_record(row: dict[str, Any], defaults: Record, media: Media | None = None)
         response=_text(row, "response"),
         answer=_text(row, "answer"),
         category=_text(row, "category"),
-        label=-1 if label is None else int(label),
-        label_source="" if label is None else "human",
-        label_confidence=0.0 if label is None else 1.0,
+        label=defaults.label if label is None else int(label),
+        label_source=defaults.label_source if label is None else "human",
+        label_confidence=defaults.label_confidence if label is None else 1.0,
         nsfw=nsfw,
         group=f"{defaults.source}:{group}" if group else "",
         licence=normal_form(row["licence"]) if row.get("licence") else defaults.licence,
         licence_evidence="stated by the row" if row.get("licence") else defaults.licence_evidence,
     )
+
+
+def declared(label: str) -> dict[str, object]:
+    """What a config's class for a whole source puts into its rows; nothing where it names none."""
+    return {"label": int(parse_label(label)), "label_source": "rule", "label_confidence": 1.0} if label else {}
 
 
 def layout(row: dict[str, Any]) -> dict[str, str]:

@@ -98,6 +98,25 @@ def talk(revision, **changes) -> HubSource:
     return HubSource(**{**wanted, "columns": {"prompt": "text", "label": "class"}, "language": "ja", **changes})
 
 
+def test_a_class_that_the_config_vouches_for_is_for_rows_without_one(remote, tmp_path):
+    _, commit = remote
+    lines = b'{"text": "a b c", "class": "DENY"}\n{"text": "d e f", "class": null}\n'
+    run(talk(commit("license: mit", {"data/1.jsonl": lines}), label="ALLOW"), tmp_path / "out", tmp_path / "home")
+    wanted = [(2, "human", 1.0), (0, "rule", 1.0)]
+    kept = records.read(tmp_path / "out" / "records.parquet")
+    assert [(row.label, row.label_source, row.label_confidence) for row in kept] == wanted
+    ours = [row.with_(label=-1, label_source="", label_confidence=0.0) if row.label == 0 else row for row in kept]
+    records.write(tmp_path / "ours.parquet", ours)
+    for number, name in enumerate(("ours.parquet", "rows.jsonl")):
+        (tmp_path / "rows.jsonl").write_bytes(
+            b'{"prompt": "a", "language": "en", "label": "DENY"}\n{"prompt": "b", "language": "en"}\n'
+        )
+        local = files(tmp_path / name).model_copy(update={"label": "ALLOW"})
+        run(local, tmp_path / f"local{number}", tmp_path / f"home{number}")
+        kept = records.read(tmp_path / f"local{number}" / "records.parquet")
+        assert [(row.label, row.label_source, row.label_confidence) for row in kept] == wanted
+
+
 def test_a_hub_dataset_is_mapped_and_evidenced(remote, tmp_path):
     _, commit = remote
     first = b'{"text": "a b c", "class": "DENY"}\n{"text": null, "class": null}\n'
