@@ -7,6 +7,7 @@ from prefect import flow
 from so8t.cli import DEFAULT_CONFIG
 from so8t.config import Config, load_config
 from so8t.wiring import BAKE, BASE, BENCHMARK, CLEANUP, COLLECT, FOLD, FOUR_CLASS, PREPROCESS, TRAIN, UPLOAD
+from tasks.maps import mapped
 from tasks.run import walked
 from tasks.steps import Reference, gather, submit, submit_parts
 
@@ -30,6 +31,7 @@ def data_and_base(config: Config, made: list[Reference]) -> None:
         if config.preprocess.classifier:
             gather([base])
         made += gather(submit_parts("preprocess.classes", config))
+        made += mapped("preprocess.shard", config)
         made += gather([submit(PREPROCESS, config)])
     except Exception:
         base.wait()

@@ -19,7 +19,7 @@ from so8t.errors import ConfigError
 from so8t.four_class.config import FourClass
 from so8t.preprocess.config import Preprocess
 from so8t.search.config import Search, SearchRun, section
-from so8t.section import Section
+from so8t.section import Section, UserPath
 from so8t.train.config import Train
 from so8t.upload.config import Upload
 
@@ -29,12 +29,15 @@ HOME_VARIABLE = "SO8T_HOME"
 class Machine(Section):
     """What does not change the bytes of any artifact; outside every key."""
 
-    home: Path | None = None
+    home: UserPath | None = None
     """Where everything is kept. Default: $SO8T_HOME, else ~/.so8t."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes CUDA where torch finds it."""
     workers: Annotated[int, Field(ge=1)] = 2
     """Mapped tasks (sources, quantizations, benchmark cells) at a time."""
+    task_runner: Literal["threads", "dask"] = "threads"
+    """Where preprocess masks and measures its shards: in threads of the flow's process, or in `workers` processes of a
+    local Dask cluster, which wants the extra of its name."""
     max_parallel_downloads: Annotated[int, Field(ge=1)] = 4
     """Files that are fetched from the Hub at a time, over all tasks and processes of this home."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -136,7 +139,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), home: Path | None = N
     """Read a YAML file, apply its profile, then `a.b=c` overrides, and check everything; ConfigError says what to mend.
 
     `profiles: {NAME: {section: ...}}` holds settings for a kind of machine; `profile: NAME` or `--profile NAME`
-    chooses. Neither is a key of the config in force: what a profile sets counts like what the file sets.
+    chooses. Neither is a key of the config in force: what a profile sets counts like what the file sets. A relative
+    path is taken from the file's folder, wherever it stands.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -158,8 +162,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), home: Path | None = N
         if override not in chosen:
             apply_override(data, override)
     if home is not None:
-        data["machine"] = {**(data.get("machine") or {}), "home": str(home)}
-    return check(data, str(path))
+        data["machine"] = {**(data.get("machine") or {}), "home": str(home.expanduser().absolute())}
+    return check(data, str(path), path.absolute().parent)
 
 
 def _apply_profile(data: dict[str, Any], origin: str) -> None:
@@ -184,10 +188,13 @@ def _merge(below: dict[str, Any], over: dict[str, Any]) -> None:
             below[name] = value
 
 
-def check(data: dict[str, Any], origin: str) -> Config:
-    """Validate; every fault is listed at once, with the nearest valid name for an unknown key."""
+def check(data: dict[str, Any], origin: str, folder: Path | None = None) -> Config:
+    """Validate; every fault is listed at once, with the nearest valid name for an unknown key.
+
+    Relative paths are taken from `folder`; without one they stay as they are.
+    """
     try:
-        return Config.model_validate(data)
+        return Config.model_validate(data, context={"folder": folder} if folder else None)
     except ValidationError as error:
         faults = [_explain(fault) for fault in error.errors(include_url=False)]
         raise ConfigError(

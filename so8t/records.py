@@ -94,26 +94,26 @@ STREAM_ROWS, STREAM_BYTES = 4096, 64 << 20
 class Stream:
     """Writes records to a Parquet file in bounded memory: `with Stream(path) as stream: stream.add(record)`.
 
-    The file is there, whole, when the block has ended well. `column` names a further string column.
+    The file is there, whole, when the block has ended well. `columns` names further string columns.
     """
 
-    def __init__(self, path: Path, column: str = "") -> None:
-        self._path, self._column, self.count = path, column, 0
+    def __init__(self, path: Path, *columns: str) -> None:
+        self._path, self._columns, self.count = path, columns, 0
         self._rows: list[Record] = []
-        self._beside: list[str] = []
+        self._beside: list[tuple[str, ...]] = []
         self._size_bytes = 0
 
     def __enter__(self) -> Self:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        whole = schema().append(pa.field(self._column, pa.string())) if self._column else schema()
+        whole = pa.schema([*schema(), *(pa.field(name, pa.string()) for name in self._columns)])
         self._stack = ExitStack()
         file = self._stack.enter_context(durable.open_for_write(self._path))
         self._writer = self._stack.enter_context(pq.ParquetWriter(file, whole, compression="zstd"))
         return self
 
-    def add(self, record: Record, beside: str = "") -> None:
+    def add(self, record: Record, *beside: str) -> None:
         """Take a row; row groups end by count and size, so equal rows are equal bytes."""
         self._rows.append(record)
         self._beside.append(beside)
@@ -123,7 +123,8 @@ class Stream:
             self._flush()
 
     def _flush(self) -> None:
-        self._writer.write_table(table(self._rows, {self._column: self._beside} if self._column else None))
+        beside = {name: [values[place] for values in self._beside] for place, name in enumerate(self._columns)}
+        self._writer.write_table(table(self._rows, beside))
         self._rows, self._beside, self._size_bytes = [], [], 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,10 @@ class Step:
     section: Callable[[Config, str], Section]
     needs: Callable[[Config, str], dict[str, Ref]]
     parts: Callable[[Config], list[str]] | None = None
+    # Parts are 0, 1, 2, ...: how many, `count(section, inputs)` of this module tells.
+    counted: str = ""
+    # Role and step whose counted parts are inputs too.
+    fan: tuple[str, str] | None = None
     child: bool = False  # runs in a process of its own: native code may take it down
     # Long enough that its attempts, progress and end are kept in `sessions/`; "own": it notes its progress itself.
     session: Literal["", "followed", "own"] = ""
@@ -84,6 +89,10 @@ def lookup(ref: Ref, config: Config) -> Step:
     if ref.step not in known:
         raise InputError(f"no step {ref.step!r}", "one of " + ", ".join(known))
     step = known[ref.step]
+    if step.counted:
+        if re.fullmatch(r"0|[1-9][0-9]*", ref.part):
+            return step  # whether there are so many is known with its inputs
+        raise InputError(f"{ref.step} has no part {ref.part!r}", "--part 0, 1, 2, ...")
     parts = step.parts(config) if step.parts else [""]
     if not parts:
         raise InputError(f"this config leaves {ref.step} out", "a config that asks for it")
@@ -92,6 +101,13 @@ def lookup(ref: Ref, config: Config) -> Step:
             f"{ref.step} has no part {ref.part!r}", f"--part one of: {', '.join(parts)}" if step.parts else "no --part"
         )
     return step
+
+
+def parts_of(step: Step, config: Config, store: Store, *, read_only: bool = False) -> list[str]:
+    """The parts that this config asks for, of a counted step once its inputs are there; NotReady before."""
+    if not step.counted:
+        return step.parts(config) if step.parts else [""]
+    return [str(number) for number in range(_count(plan(Ref(step.name, "0"), config, store, read_only=read_only)))]
 
 
 class NotReady(InputError):
@@ -127,7 +143,12 @@ def _plan(ref: Ref, config: Config, find: Callable[[str, str], Artifact | None],
     """`known` holds the inputs found so far, since many steps share them."""
     step = lookup(ref, config)
     inputs: dict[str, Artifact] = {}
-    for role, needed in step.needs(config, ref.part).items():
+    needs = step.needs(config, ref.part)
+    if step.fan:
+        role, name = step.fan
+        first = _plan(Ref(name, "0"), config, find, known)
+        needs |= {f"{role}.{number}": Ref(name, str(number)) for number in range(_count(first))}
+    for role, needed in needs.items():
         if needed not in known:
             artifact = find(needed.step, _plan(needed, config, find, known).key)
             if artifact is None:
@@ -135,7 +156,16 @@ def _plan(ref: Ref, config: Config, find: Callable[[str, str], Artifact | None],
             known[needed] = artifact
         inputs[role] = known[needed]
     section = step.section(config, ref.part)
-    return Plan(ref, step, section, inputs, compute_key(step, section, inputs))
+    planned = Plan(ref, step, section, inputs, compute_key(step, section, inputs))
+    if step.counted and int(ref.part) >= _count(planned):
+        raise InputError(f"{ref.step} has no part {ref.part!r}", f"--part 0 to {_count(planned) - 1}")
+    return planned
+
+
+def _count(planned: Plan) -> int:
+    """How many parts a counted step has."""
+    count: Callable[[Section, Inputs], int] = importlib.import_module(planned.step.counted).count
+    return count(planned.section, planned.inputs)
 
 
 def compute_key(step: Step, section: Section, inputs: Inputs) -> str:

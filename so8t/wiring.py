@@ -159,9 +159,17 @@ STEPS: dict[str, Step] = {
             child=True,
         ),
         Step(
+            "preprocess.shard", "so8t.preprocess.shard", 1,
+            section=lambda config, part: config.preprocess.shard(int(part)),
+            needs=lambda config, part: {"collected": COLLECT},
+            counted="so8t.preprocess.order",
+        ),
+        Step(
             "preprocess", "so8t.preprocess.run", 3,
             section=lambda config, part: config.preprocess.pinned(),
             needs=_preprocess_needs,
+            fan=("shard", "preprocess.shard"),
+            volatile=frozenset({"data_card.png"}),
         ),
         Step(
             "train.search", "so8t.search.run", 2,

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
+    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -71,10 +72,16 @@ def show_refused(ref: Ref, folder: Path) -> None:
 
 
 def _show_reports(ref: Ref, paths: list[Path]) -> None:
-    for path in paths:
-        if path.suffix == ".md" and path.stat().st_size < MARKDOWN_BYTES_MAX:
-            text = with_pictures(path.read_text(encoding="utf-8"), path.parent)
-            create_markdown_artifact(markdown=text, key=artifact_key(f"{ref}-{path.stem}"))
+    """Markdown, and the pictures that none of it shows."""
+    small = [path for path in paths if path.suffix in (".md", ".png") and path.stat().st_size < MARKDOWN_BYTES_MAX]
+    texts = {path: path.read_text(encoding="utf-8") for path in small if path.suffix == ".md"}
+    for path, text in texts.items():
+        shown = with_pictures(text, path.parent)
+        create_markdown_artifact(markdown=shown, key=artifact_key(f"{ref}-{path.stem}"))
+    for path in small:
+        if path.suffix == ".png" and not any(f"({path.name})" in text for text in texts.values()):
+            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+            create_image_artifact(image_url=data, key=artifact_key(f"{ref}-{path.stem}-png"))
 
 
 def with_pictures(text: str, folder: Path) -> str:

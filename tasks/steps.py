@@ -12,6 +12,7 @@ from prefect import get_run_logger, task
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
 from prefect.states import State
+from prefect.task_runners import TaskRunner
 
 from so8t import child, fence
 from so8t.artifacts import Artifact, Store
@@ -20,7 +21,7 @@ from so8t.config import Config
 from so8t.errors import GateFailed, Interrupted, UserError
 from so8t.progress import PlainLines, Sink
 from so8t.session import SessionProgress, now
-from so8t.step import Ref, execute, lookup, plan
+from so8t.step import Ref, execute, lookup, parts_of, plan, steps
 from tasks.curves import PrefectCurves
 from tasks.show import PrefectProgress, artifact_key, show_facts, show_refused
 
@@ -114,8 +115,11 @@ def _retries_left(ref: Ref, key: str, config: Config) -> int:
     return max(0, config.machine.step_retries - spent)
 
 
-def submit(ref: Ref, config: Config) -> PrefectFuture[Reference]:
-    """Start a step whose inputs are finished; it is Cached only where the disk holds it whole."""
+def submit(ref: Ref, config: Config, runner: TaskRunner[Any] | None = None) -> PrefectFuture[Reference]:
+    """Start a step whose inputs are finished, on a runner other than the flow's if one is given.
+
+    It is Cached only where the disk holds it whole.
+    """
     store = Store(config.home())
     planned = plan(ref, config, store)
     if (session := fence.current()) is not None:
@@ -130,21 +134,14 @@ def submit(ref: Ref, config: Config) -> PrefectFuture[Reference]:
         retry_delay_seconds=config.machine.step_retry_delay_s,
         retry_jitter_factor=0.5,
     )
-    return tuned.submit(step=ref.step, part=ref.part, key=planned.key, config=config)
+    given = {"step": ref.step, "part": ref.part, "key": planned.key, "config": config}
+    return runner.submit(tuned, given) if runner else tuned.submit(**given)
 
 
 def submit_parts(step: str, config: Config) -> list[PrefectFuture[Reference]]:
     """Start every part of a step, each a task run of its own."""
-    declared = lookup_parts(step, config)
-    return [submit(Ref(step, part), config) for part in declared]
-
-
-def lookup_parts(step: str, config: Config) -> list[str]:
-    """The parts that this config asks for."""
-    from so8t.step import steps
-
-    parts = steps()[step].parts
-    return parts(config) if parts else [""]
+    parts = parts_of(steps()[step], config, Store(config.home()))
+    return [submit(Ref(step, part), config) for part in parts]
 
 
 def gather(futures: Iterable[PrefectFuture[Reference]]) -> list[Reference]:

@@ -101,3 +101,25 @@ def test_home_precedence(config_file, tmp_path, monkeypatch):
     assert (
         load_config(config_file(), [f"machine.home={tmp_path / 'yaml'}"], tmp_path / "flag").home() == tmp_path / "flag"
     )
+
+
+def test_a_relative_path_is_meant_from_the_files_folder(config_file, tmp_path, monkeypatch):
+    """A worker that starts at logon stands elsewhere."""
+    text = (
+        MINIMAL
+        + "    - {kind: files, name: mine, paths: [rows/a.jsonl, /b.jsonl], licence: mit}\nmachine: {home: here}\n"
+    )
+    path = config_file(text)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    seen = [load_config(path.relative_to(tmp_path), ["preprocess.benchmark_prompts=[{path: own.jsonl}]"])]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    seen.append(load_config(path, ["preprocess.benchmark_prompts=[{path: own.jsonl}]"]))
+    assert seen[0] == seen[1]
+    assert seen[0].collect.sources[1].paths == (tmp_path / "rows" / "a.jsonl", (tmp_path / "/b.jsonl"))
+    assert seen[0].preprocess.benchmark_prompts[0].path == tmp_path / "own.jsonl"
+    assert seen[0].home() == tmp_path / "here"
+    assert (
+        load_config(path, (), home=(tmp_path / "elsewhere").relative_to(tmp_path)).home()
+        == tmp_path / "elsewhere/elsewhere"
+    )

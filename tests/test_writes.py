@@ -40,6 +40,8 @@ ALLOWED = {
     ("so8t/database.py", "connect", "connect"): "SQLite with synchronous=FULL: its own journal and fsyncs",
     ("so8t/search/study.py", "_connect", "connect"): "SQLite with synchronous=FULL: its own journal and fsyncs",
     ("so8t/study/pictures.py", "_png", "savefig"): "into memory",
+    ("so8t/preprocess/plots.py", "draw", "savefig"): "into memory",
+    ("so8t/preprocess/shard.py", "_write", "write_table"): "into durable.open_for_write's file",
     ("so8t/bake/gguf_file.py", "new_gguf", "GGUFWriter"): "a *.tmp that durable.fsync_file and durable.replace publish",
     ("so8t/bake/quantize.py", "quantize", "llama_model_quantize"): "a *.tmp that durable.fsync_file and durable.replace publish",
     ("so8t/collect/download.py", "_Part.resume", "open"): PART,

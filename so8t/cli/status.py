@@ -69,12 +69,16 @@ def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
     A step that the pipeline does not ask for (the four-class flow's) is told of once it has been begun.
     """
     from so8t.errors import InputError
-    from so8t.step import NotReady, Ref, plan, steps
+    from so8t.step import NotReady, Ref, parts_of, plan, steps
 
     rows: dict[str, dict[str, Any]] = {}
     asked = needed(config)
     for step in steps().values():
-        for part in step.parts(config) if step.parts else [""]:
+        try:
+            parts = parts_of(step, config, store, read_only=True)
+        except InputError:  # of a counted step nothing can be told yet
+            parts = []
+        for part in parts:
             ref = Ref(step.name, part)
             try:
                 planned = plan(ref, config, store, read_only=True)
@@ -97,7 +101,7 @@ def survey(config: "Config", store: "Store") -> dict[str, dict[str, Any]]:
                 }
             elif (store.root / step.name / f"{planned.key}.partial").exists():
                 row |= {"state": "partial", "detail": "begun; the next run goes on from there"}
-            elif ref in asked:
+            elif ref in asked or step.counted:
                 row |= {"state": "ready", "detail": "not begun"}
             else:
                 continue

@@ -1,12 +1,11 @@
 """Config of the base model and of the data sources."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from so8t.collect.web.config import WebSource
-from so8t.section import Repository, Revision, Section
+from so8t.section import Repository, Revision, Section, UserPath
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 ClassName = Literal["", "ALLOW", "ESCALATION", "DENY", "REFUSE"]
@@ -42,7 +41,7 @@ class LocalBase(Section):
     """
 
     kind: Literal["local"]
-    path: Path
+    path: UserPath
     """The folder. Its files are copied, so it may go away afterwards."""
 
 
@@ -77,7 +76,7 @@ class FilesSource(Section):
     kind: Literal["files"]
     name: Name
     """Name of the part."""
-    paths: Annotated[tuple[Path, ...], Field(min_length=1)]
+    paths: Annotated[tuple[UserPath, ...], Field(min_length=1)]
     """The files; the end of the name says which format: .parquet as collect writes it, .jsonl (also .gz), .json, .csv, or
     a .zip, .tar or .tar.gz of such. A row's `media` names a PNG, JPEG, WebP, WAV, FLAC or Ogg file relative to its own."""
     licence: str

@@ -1,13 +1,12 @@
 """Config of four_class."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from so8t.artifacts import hash_file
 from so8t.errors import InputError
-from so8t.section import Section
+from so8t.section import Section, UserPath
 from so8t.so8.config import Adapter
 
 Positive = Annotated[float, Field(gt=0)]
@@ -20,9 +19,9 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Data(Section):
     """Labelled JSONL files instead of the preprocessed rows; they are used as they are, and by content."""
 
-    train_data: tuple[Path, ...] = ()
+    train_data: tuple[UserPath, ...] = ()
     """JSONL files to learn from. None: the text rows that preprocess made."""
-    val_data: tuple[Path, ...] = ()
+    val_data: tuple[UserPath, ...] = ()
     """JSONL files to steer by; no prompt may be in both."""
     prompt_key: str = "prompt"
     """Key of a line's text."""

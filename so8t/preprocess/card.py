@@ -1,36 +1,56 @@
 """The data card: what is in the data, what was removed and why, in JSON and in Markdown. No row's text is in it."""
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from so8t.labels import LABEL_NAMES
+from so8t.preprocess.index import SPLITS
 from so8t.records import Record
 
-SPLITS = ("train", "validation", "test")
+
+class Counts:
+    """What is counted while rows are written."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[str] = Counter()  # by split or pool
+        self.by_split = {
+            kind: {split: Counter[str]() for split in SPLITS} for kind in ("class", "modality", "language")
+        }
+        self.kept = {kind: Counter[str]() for kind in ("category", "licence")}
+        self.reasons, self.without_reply, self.model_labelled = (Counter[str]() for _ in range(3))
+        self.groups = 0  # different ones
+
+    def add(self, file: str, record: Record, reason: str, language: str) -> None:
+        """A row that ended in this file."""
+        if file == "removed":
+            self.reasons[general(reason)] += 1
+        if file == "model_labelled":
+            self.model_labelled[record.klass.name] += 1
+        if file in ("removed", "nsfw", "model_labelled"):
+            self.rows[file] += 1
+            return
+        self.rows[record.split] += 1
+        if record.modality == "text":
+            self.by_split["class"][record.split][LABEL_NAMES[record.label]] += 1
+        self.by_split["modality"][record.split][record.modality] += 1
+        self.by_split["language"][record.split][language] += 1
+        self.kept["category"][record.category] += 1
+        self.kept["licence"][record.licence] += 1
+        self.without_reply[record.klass.name] += not record.response
 
 
-def build(
-    kept: list[Record],
-    nsfw: list[Record],
-    removed: list[tuple[Record, str]],
-    sources: list[dict[str, Any]],
-    notes: dict[str, Any],
-) -> dict[str, Any]:
+def build(counts: Counts, sources: list[dict[str, Any]], notes: dict[str, Any]) -> dict[str, Any]:
     """All counts as JSON; reasons are counted without the row that they name."""
     return {
-        "rows": {split: sum(record.split == split for record in kept) for split in SPLITS}
-        | {"nsfw": len(nsfw), "removed": len(removed)},
-        "class": {
-            split: _count(LABEL_NAMES[r.label] for r in kept if r.split == split and r.modality == "text")
-            for split in SPLITS
+        "rows": {name: counts.rows[name] for name in (*SPLITS, "nsfw", "removed")},
+        **{
+            kind: {split: _sorted(found) for split, found in splits.items()} for kind, splits in counts.by_split.items()
         },
-        "modality": {split: _count(r.modality for r in kept if r.split == split) for split in SPLITS},
-        "language": {split: _count(r.language for r in kept if r.split == split) for split in SPLITS},
-        "category": _count(r.category for r in kept),
-        "licence": _count(r.licence for r in kept),
-        "groups": len({r.group for r in kept}),
-        "removed": _count(general(reason) for _, reason in removed),
+        **{kind: _sorted(found) for kind, found in counts.kept.items()},
+        "groups": counts.groups,
+        "removed": _sorted(counts.reasons),
+        "without_reply": _sorted(+counts.without_reply),
+        "model_labelled": _sorted(counts.model_labelled),
         "sources": [
             {key: source.get(key) for key in ("name", "id", "revision", "rows", "passed", "licences", "evidence")}
             for source in sources
@@ -44,8 +64,8 @@ def general(reason: str) -> str:
     return reason.partition(" of ")[0].partition(",")[0].partition(":")[0]
 
 
-def _count(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
 
 
 def markdown(card: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from so8t.errors import InputError
 from so8t.loop.environment import prepare
 from so8t.preprocess import pii
 from so8t.preprocess.config import Classifier as Config
-from so8t.preprocess.run import CLASSES
+from so8t.preprocess.labelling import CLASSES
 from so8t.progress import Progress
 from so8t.step import Facts, Inputs
 

@@ -1,13 +1,12 @@
 """Config of preprocess."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from so8t.artifacts import check_sizes, hash_file, load
 from so8t.errors import InputError
-from so8t.section import Section
+from so8t.section import Section, UserPath
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -15,7 +14,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class Classifier(Section):
     """A trained four-class classifier, which then labels the rows that nobody has labelled."""
 
-    folder: Path
+    folder: UserPath
     """A whole four_class artifact, trained on this config's base."""
     content: str = ""
     """Its content hash; filled in by itself, and checked where you give it."""
@@ -38,7 +37,7 @@ class Classifier(Section):
 class LocalFile(Section):
     """A file that counts by its content."""
 
-    path: Path
+    path: UserPath
     """Where it lies."""
     sha256: str = ""
     """Its hash; filled in by itself, and checked where you give it."""
@@ -64,13 +63,43 @@ class HumanLabels(LocalFile):
     """What a person answered: active.csv of an earlier preprocess with `label` filled in, or JSONL with id and label."""
 
 
-class Preprocess(Section):
-    """Cleaning, labelling and splitting."""
+class RowByRow(Section):
+    """What decides what is done to each row by itself."""
 
     seed: int = 0
     """Seed of the permutations, of the forest and of the split's hash."""
     benchmark_prompts: tuple[Prompts, ...] = ()
     """Rows that hold one of these, word for word or with a few edits, are removed as contamination."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
+    """Edge of the square picture that the image tower reads, in pixels."""
+    resampling: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    """How pictures are brought to that size; a pretrained tower wants what it was trained with."""
+    mel_low_hz: Annotated[float, Field(ge=0)] = 600.0
+    """Lower end of the spectrogram; the default suits telephone tones."""
+    mel_high_hz: Annotated[float, Field(gt=0)] = 1750.0
+    """Upper end of the spectrogram."""
+    mel_range_db: Annotated[float, Field(gt=0)] = 40.0
+    """From black to white; white is the loudest cell."""
+
+
+class Shard(RowByRow):
+    """One shard of the rows."""
+
+    number: Annotated[int, Field(ge=0)]
+    """Which one, counted in the canonical order of all rows."""
+    rows: Annotated[int, Field(ge=1)]
+    """Rows of every shard but the last."""
+
+
+class Preprocess(RowByRow):
+    """Cleaning, labelling and splitting."""
+
+    shard_rows: Annotated[int, Field(ge=50)] = 20_000
+    """Rows that are read, masked and measured as one task; the result's bytes do not depend on it."""
+    languages: tuple[Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z]+)?$")], ...] = ()
+    """Texts written in another language (ISO 639 code, such as ja) are removed; none: all are kept."""
+    labeller_rows_max: Annotated[int, Field(ge=1)] = 20_000
+    """Labelled texts from which the labeller learns; of more, so many are drawn by a hash of their ids."""
     near_duplicate: Share = 0.7
     """Jaccard of character 5-grams from which the later of two rows of one class is dropped."""
     same_group: Share = 0.5
@@ -97,16 +126,6 @@ class Preprocess(Section):
     """Share of groups held out to steer training."""
     test: Share = 0.25
     """Share of groups held out for the benchmark."""
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 32
-    """Edge of the square picture that the image tower reads, in pixels."""
-    resampling: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
-    """How pictures are brought to that size; a pretrained tower wants what it was trained with."""
-    mel_low_hz: Annotated[float, Field(ge=0)] = 600.0
-    """Lower end of the spectrogram; the default suits telephone tones."""
-    mel_high_hz: Annotated[float, Field(gt=0)] = 1750.0
-    """Upper end of the spectrogram."""
-    mel_range_db: Annotated[float, Field(gt=0)] = 40.0
-    """From black to white; white is the loudest cell."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Preprocess":
@@ -124,3 +143,9 @@ class Preprocess(Section):
         classifier = self.classifier and self.classifier.pinned()
         people = self.human_labels and self.human_labels.pinned()
         return self.model_copy(update={"classifier": classifier, "benchmark_prompts": prompts, "human_labels": people})
+
+    def shard(self, number: int) -> Shard:
+        """The section of the step preprocess.shard, whose files count by their content."""
+        prompts = tuple(file.pinned() for file in self.benchmark_prompts)
+        given = {name: getattr(self, name) for name in RowByRow.model_fields} | {"benchmark_prompts": prompts}
+        return Shard(number=number, rows=self.shard_rows, **given)

@@ -1,7 +1,8 @@
 """Which rows say or show the same, whatever holds it, and which pictures look alike."""
 
 import hashlib
-from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,59 +34,50 @@ def content(record: Record) -> tuple[str, str]:
     return record.modality, hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def copies(records: list[Record]) -> dict[int, str]:
-    """Rows of pictures and sounds to drop, and why: an earlier one shows the same and asks the same.
+def copies(
+    same_N: np.ndarray, asked_N: np.ndarray, labels_N: np.ndarray, among_N: np.ndarray
+) -> Iterator[tuple[int, int]]:
+    """(row to drop, row that stays) of pictures and sounds: an earlier one shows the same and asks the same.
 
-    Another question about it, another answer or another class is kept. `records` in canonical order.
+    Another question about it, another answer or another class is kept. `same_N`: the first row with the same content;
+    `asked_N`: a hash of question and answer; `among_N`: which rows count, in canonical order.
     """
-    first: dict[tuple[object, ...], str] = {}
-    reasons = {}
-    for row, record in enumerate(records):
-        if record.modality != "text":
-            key = (*content(record), compare_key(record.prompt), record.answer, record.label)
-            if key in first:
-                reasons[row] = f"exact duplicate of {first[key]}"
-            first.setdefault(key, record.id)
-    return reasons
+    first: dict[tuple[int, int, int], int] = {}
+    for row in np.flatnonzero(among_N).tolist():
+        earlier = first.setdefault((int(same_N[row]), int(asked_N[row]), int(labels_N[row])), row)
+        if earlier != row:
+            yield row, earlier
 
 
-def find_pairs(records: list[Record]) -> list[Pair]:
-    """Pairs of pictures or sounds that show the same or look alike, sorted by row numbers: they share a group."""
-    same: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row, record in enumerate(records):
-        same[content(record)].append(row)
-    pairs = {(rows[0], row): Pair(rows[0], row, 1.0) for rows in same.values() for row in rows[1:]}
-    for pair in look_alike(records):
-        pairs.setdefault((pair.first, pair.second), pair)
-    return [pairs[place] for place in sorted(pairs)]
-
-
-def look_alike(records: list[Record]) -> list[Pair]:
+def look_alike(bits_N2: np.ndarray, thumbnails: Callable[[np.ndarray], dict[int, np.ndarray]]) -> list[Pair]:
     """Pairs of pictures that a copy's re-encoding, scaling or blur may tell apart, sorted by row numbers.
 
-    phash and dhash (64 bits each) propose, the difference of grey thumbnails decides. A crop or a mirror image is
-    not found. The third field is one less that difference.
+    phash and dhash (64 bits each) propose, the difference of grey thumbnails, asked for by ascending rows, decides. A
+    crop or a mirror image is not found. The third field is one less that difference.
     """
-    rows, hashes, thumbnails = [], [], []
-    for row, record in enumerate(records):
-        if seen := _seen(record):
-            rows.append(row)
-            hashes.append(seen[0])
-            thumbnails.append(seen[1])
-    if not rows:
-        return []
-    bits_N2 = np.array(hashes, np.uint64)
+    met: list[tuple[int, int]] = []
+    for row, bits_2 in enumerate(bits_N2):
+        apart_N2 = np.bitwise_count(bits_N2[row + 1 :] ^ bits_2)
+        met += [(row, row + 1 + int(other)) for other in np.flatnonzero((apart_N2 <= BITS_APART).all(axis=1))]
+    held = thumbnails(np.unique(np.array(met, np.int64)))
     pairs = []
-    for place, row in enumerate(rows):
-        apart = np.bitwise_count(bits_N2[place + 1 :] ^ bits_N2[place])
-        for other in (place + 1 + np.flatnonzero((apart <= BITS_APART).all(axis=1))).tolist():
-            difference = float(np.abs(thumbnails[place].astype(np.int16) - thumbnails[other]).mean()) / 255
-            if difference <= GREY_APART:
-                pairs.append(Pair(row, rows[other], 1 - difference))
+    for row, other in met:
+        difference = float(np.abs(held[row].astype(np.int16) - held[other]).mean()) / 255
+        if difference <= GREY_APART:
+            pairs.append(Pair(row, other, 1 - difference))
     return pairs
 
 
-def _seen(record: Record) -> tuple[list[int], np.ndarray] | None:
+@dataclass(frozen=True)
+class Seen:
+    """What a picture looks like: phash and dhash, and a grey thumbnail, uint8 [THUMBNAIL, THUMBNAIL]."""
+
+    bits: tuple[int, int]
+    thumbnail: np.ndarray
+
+
+def seen(record: Record) -> Seen | None:
+    """None for what is no picture, or too small a one."""
     import imagehash
 
     if record.modality != "image":
@@ -96,5 +88,5 @@ def _seen(record: Record) -> tuple[list[int], np.ndarray] | None:
         return None
     if min(image.size) < EDGE_MIN:
         return None
-    bits = [int(str(kind(image)), 16) for kind in (imagehash.phash, imagehash.dhash)]
-    return bits, np.asarray(image.convert("L").resize((THUMBNAIL, THUMBNAIL)))
+    phash, dhash = (int(str(kind(image)), 16) for kind in (imagehash.phash, imagehash.dhash))
+    return Seen((phash, dhash), np.asarray(image.convert("L").resize((THUMBNAIL, THUMBNAIL))))

@@ -46,17 +46,24 @@ def shared(first_G: np.ndarray, second_G: np.ndarray) -> int:
     return int(_compiled("common")(first_G, second_G))
 
 
-def candidates(bands_BN: np.ndarray) -> np.ndarray:
-    """Pairs of rows that share a band, each once, the smaller first, in order: int64 [pairs, 2]."""
-    met: list[np.ndarray] = []
+def candidates(bands_BN: Iterable[np.ndarray]) -> np.ndarray:
+    """Pairs of rows that share a band, each once, the smaller first, in order: int64 [pairs, 2].
+
+    One band [N] is held at a time, and each pair as 8 bytes.
+    """
+    met = np.empty(0, np.int64)
     for hashes_N in bands_BN:
         order = np.argsort(hashes_N, kind="stable")
         ordered = hashes_N[order]
         edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
-        lengths = np.diff(edges)
-        for start, length in zip(edges[:-1][lengths > 1], lengths[lengths > 1], strict=True):
-            met.append(_pairs(order[start : start + length]))
-    return np.unique(np.concatenate(met), axis=0) if met else np.empty((0, 2), np.int64)
+        starts, lengths = edges[:-1], np.diff(edges)
+        twos = starts[lengths == 2]
+        found = [np.stack([order[twos], order[twos + 1]], axis=1)]
+        for start, length in zip(starts[lengths > 2], lengths[lengths > 2], strict=True):
+            found.append(_pairs(order[start : start + length]))
+        pairs_P2 = np.concatenate(found)
+        met = np.union1d(met, pairs_P2[:, 0] << 32 | pairs_P2[:, 1])
+    return np.stack([met >> 32, met & 0xFFFFFFFF], axis=1)
 
 
 def _pairs(rows: np.ndarray) -> np.ndarray:

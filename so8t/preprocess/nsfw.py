@@ -1,26 +1,22 @@
 """The NSFW pool: rows flagged so, and those that say or show nearly the same without the flag."""
 
-from so8t.preprocess import duplicates, media
-from so8t.records import Record
+from collections.abc import Iterable
+
+import numpy as np
+
+from so8t.preprocess.duplicates import Pair
+from so8t.preprocess.index import Index
 
 
-def pooled(rows: list[Record], threshold: float, seed: int) -> tuple[list[Record], list[Record]]:
-    """(the pool, the others), in order. Near: texts by a Jaccard of at least `threshold`, pictures that look alike.
+def pool(index: Index, pairs: Iterable[Pair]) -> None:
+    """Flag every row that is in a pair with a flagged one, or has the same content.
 
     Only a flagged row draws others in: a copy of a copy that is not near to it stays where it is.
     """
-    flagged = {row for row, record in enumerate(rows) if record.nsfw}
-    if not flagged:
-        return [], rows
-    texts = [row for row, record in enumerate(rows) if record.modality == "text"]
-    others = [row for row, record in enumerate(rows) if record.modality != "text"]
-    said = duplicates.find_pairs([rows[row].prompt for row in texts], threshold, seed)
-    shown = media.find_pairs([rows[row] for row in others])
-    pool = set(flagged)
-    for places, pairs in ((texts, said), (others, shown)):
-        for pair in pairs:
-            ends = {places[pair.first], places[pair.second]}
-            if ends & flagged:
-                pool |= ends
-    inside = [record.with_(nsfw=True) for row, record in enumerate(rows) if row in pool]
-    return inside, [record for row, record in enumerate(rows) if row not in pool]
+    flagged_N = index.nsfw_N & ~index.reasons.given
+    says_N = np.zeros(index.rows, bool)
+    says_N[index.same[flagged_N]] = True
+    index.nsfw_N |= says_N[index.same]
+    for pair in pairs:
+        if flagged_N[pair.first] or flagged_N[pair.second]:
+            index.nsfw_N[[pair.first, pair.second]] = True

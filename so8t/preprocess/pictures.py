@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from so8t.preprocess.config import Preprocess
+from so8t.preprocess.config import RowByRow
 from so8t.preprocess.spectrogram import UnreadableSound, log_mel, read_wav
 from so8t.records import Record
 
@@ -16,7 +16,7 @@ class UnreadableMedia(ValueError):
     """The row's media cannot become a picture; the text is the reason kept beside it."""
 
 
-def picture(record: Record, config: Preprocess) -> bytes:
+def picture(record: Record, config: RowByRow) -> bytes:
     """PNG of `image_size` squared; pictures are stretched, sounds become log-mel spectrograms."""
     image = _sound(record, config) if record.modality == "audio" else _image(record, config)
     buffer = io.BytesIO()
@@ -24,7 +24,7 @@ def picture(record: Record, config: Preprocess) -> bytes:
     return buffer.getvalue()
 
 
-def _sound(record: Record, config: Preprocess) -> Image.Image:
+def _sound(record: Record, config: RowByRow) -> Image.Image:
     try:
         samples, rate = read_wav(record.media)
     except UnreadableSound as error:
@@ -35,7 +35,7 @@ def _sound(record: Record, config: Preprocess) -> Image.Image:
     return Image.fromarray(np.round(cells * 255).astype(np.uint8), mode="L")
 
 
-def _image(record: Record, config: Preprocess) -> Image.Image:
+def _image(record: Record, config: RowByRow) -> Image.Image:
     return rgb(record.media).resize((config.image_size,) * 2, Image.Resampling[config.resampling.upper()])
 
 

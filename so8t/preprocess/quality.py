@@ -8,16 +8,17 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 
 from so8t.preprocess.normalise import compare_key
-from so8t.records import Record
 
 DISTINCT_OF = 60
 MOJIBAKE_MIN, BARS_MIN = 0.005, 0.08  # of all characters: a page may quote one, and a table has bars
 ROWS_MIN = 50  # fewer rows of a language say too little about what is odd
+FOREST_ROWS = 20_000  # drawn at random, from which the forest learns; a tree sees 256
 SCALE_MIN = 0.1  # most rows have no digit at all: the deviation of such a share is zero
 # UTF-8 read as Shift_JIS (three kanji that nearly every such text holds), and UTF-8 read as Latin-1.
 _MOJIBAKE = re.compile(r"[\ufffd縺繧繝]|[ÃÂãâÐÑåäæçèé][\u0080-\u00bf‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ€]")
@@ -26,6 +27,8 @@ _WORD = re.compile(r"\w+")
 FEATURES = (
     "log_length", "kana", "kanji", "latin", "digits", "symbols", "spaces", "distinct", "longest_run", "zlib_ratio", "word_length",
 )  # fmt: skip
+
+Values = Callable[[np.ndarray, list[int]], np.ndarray]  # ascending rows, places in FEATURES -> [rows, places]
 
 
 def broken(text: str) -> str:
@@ -82,28 +85,33 @@ def _kind(c: str) -> str:
     return "latin" if unicodedata.category(c)[0] == "L" else "symbols"
 
 
-def odd(records: list[Record], worst: float, z_limit: float, seed: int) -> dict[int, str]:
-    """Row numbers to drop and why; each language is judged by its own rows."""
-    reasons: dict[int, str] = {}
-    for language in sorted({record.language for record in records}):
-        rows = [row for row, record in enumerate(records) if record.language == language]
-        if len(rows) < ROWS_MIN:
-            continue
-        values = np.array([features(records[row].prompt) for row in rows])
-        centre = np.median(values, axis=0)
-        # 1.4826 times the median deviation is the standard deviation of a normal distribution.
-        scale = np.maximum(1.4826 * np.median(np.abs(values - centre), axis=0), SCALE_MIN)
-        z = np.abs(values - centre) / scale
-        for place in _isolated(z, worst, seed):
-            feature = int(z[place].argmax())
-            if z[place, feature] >= z_limit:
-                reasons[rows[place]] = f"odd {FEATURES[feature]}, {z[place, feature]:.0f} deviations"
-    return reasons
+def odd(rows: np.ndarray, values: Values, worst: float, z_limit: float, seed: int) -> dict[int, str]:
+    """Of the texts of one language, by their ascending row numbers, those to drop and why.
 
-
-def _isolated(z: np.ndarray, worst: float, seed: int) -> list[int]:
+    One feature of all rows, or all features of FOREST_ROWS of them, are held at a time.
+    """
+    if len(rows) < ROWS_MIN:
+        return {}
     from sklearn.ensemble import IsolationForest
 
-    scores = IsolationForest(n_estimators=100, random_state=seed, n_jobs=1).fit(z).score_samples(z)
-    order = np.argsort(scores, kind="stable")
-    return sorted(int(row) for row in order[: int(np.ceil(worst * len(z)))])
+    centre_F, scale_F = (np.empty(len(FEATURES)) for _ in range(2))
+    for place in range(len(FEATURES)):
+        column = values(rows, [place])[:, 0]
+        centre_F[place] = np.median(column)
+        # 1.4826 times the median deviation is the standard deviation of a normal distribution.
+        scale_F[place] = max(1.4826 * float(np.median(np.abs(column - centre_F[place]))), SCALE_MIN)
+
+    def deviations(some: np.ndarray) -> np.ndarray:
+        return np.asarray(np.abs(values(some, list(range(len(FEATURES)))) - centre_F) / scale_F)
+
+    drawn = np.random.default_rng(seed).choice(len(rows), min(len(rows), FOREST_ROWS), replace=False)
+    forest = IsolationForest(n_estimators=100, random_state=seed, n_jobs=1).fit(deviations(rows[np.sort(drawn)]))
+    blocks = [rows[start : start + FOREST_ROWS] for start in range(0, len(rows), FOREST_ROWS)]
+    scores = np.concatenate([forest.score_samples(deviations(block)) for block in blocks])
+    lowest = np.sort(np.argsort(scores, kind="stable")[: int(np.ceil(worst * len(rows)))])
+    reasons = {}
+    for row, z_F in zip(rows[lowest].tolist(), deviations(rows[lowest]), strict=True):
+        feature = int(z_F.argmax())
+        if z_F[feature] >= z_limit:
+            reasons[row] = f"odd {FEATURES[feature]}, {z_F[feature]:.0f} deviations"
+    return reasons

@@ -43,8 +43,7 @@ def unsure(records: list[Record], most: int) -> list[Doubt]:
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    texts = (record for record in records if record.modality == "text" and record.split != "test")
-    pool = sorted(texts, key=lambda record: (record.label_confidence, record.id))[: POOL * most]
+    pool = least_sure(records, most)
     if not pool or not most:
         return []
     vectors = TfidfVectorizer(analyzer="char", ngram_range=(1, 3)).fit_transform([normal_form(r.prompt) for r in pool])
@@ -58,6 +57,12 @@ def unsure(records: list[Record], most: int) -> list[Doubt]:
         chosen.append(best)
         near = np.maximum(near, (vectors @ vectors[best].T).toarray()[:, 0])
     return [Doubt(pool[i], pool[i].klass, pool[i].label_confidence, "unsure") for i in chosen]
+
+
+def least_sure(records: list[Record], most: int) -> list[Record]:
+    """The rows from which `unsure` chooses `most`: asked for again and again, it needs no others."""
+    texts = (record for record in records if record.modality == "text" and record.split != "test")
+    return sorted(texts, key=lambda record: (record.label_confidence, record.id))[: POOL * most]
 
 
 def contradicted(records: Iterable[Record], ranking: list[dict[str, Any]]) -> list[Doubt]:

@@ -6,18 +6,18 @@ would leak, and moving them would not be stable, so it is dropped.
 """
 
 import hashlib
+from array import array
 from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
 
 from so8t.preprocess.config import Preprocess
 from so8t.preprocess.duplicates import Pair
-from so8t.records import Record, Split
+from so8t.preprocess.index import NONE, SPLITS, Index
+from so8t.records import Split
 
 CONFLICT = "links rows of different splits"
-
-
-def canonical(records: list[Record]) -> list[Record]:
-    """The order of provenance, whatever order the rows came in."""
-    return sorted(records, key=lambda record: (record.source, record.file, record.row, record.id))
 
 
 def place(name: str, seed: int, validation: float, test: float) -> Split:
@@ -29,37 +29,37 @@ def place(name: str, seed: int, validation: float, test: float) -> Split:
     return "validation" if share < test + validation else "train"
 
 
-def assign(records: list[Record], pairs: list[Pair], config: Preprocess) -> tuple[list[Record], list[Record]]:
-    """(rows with group and split, rows dropped because they link different splits); canonical order kept."""
+def assign(index: Index, pairs: Iterable[Pair], config: Preprocess) -> None:
+    """Give every row that is alive a split and a root, or the reason why it goes."""
     linked: dict[int, list[int]] = defaultdict(list)
     for pair in pairs:
         linked[pair.second].append(pair.first)
-    groups = _Groups(len(records))
-    members: dict[str, list[int]] = defaultdict(list)
-    splits: dict[int, Split] = {}
-    dropped = []
-    for row, record in enumerate(records):
-        neighbours = [other for other in linked[row] if other in splits] + members[record.group or f"row:{row}"]
-        met = {splits[other] for other in neighbours}
+    groups = _Groups(index.rows)
+    members: dict[int, int] = {}  # of a declared group the first row; the others are joined with it
+    for row in np.flatnonzero(index.alive()).tolist():
+        group = int(index.group_N[row])
+        neighbours = [other for other in linked.get(row, ()) if index.split_N[other] != NONE]
+        neighbours += [members[group]] if group in members else []
+        met = {int(index.split_N[other]) for other in neighbours}
         if len(met) > 1:
-            dropped.append(record)
+            index.reasons.give(row, CONFLICT)
             continue
-        splits[row] = (
-            met.pop() if met else place(record.group or record.id, config.seed, config.validation, config.test)
-        )
+        name = index.groups[group] if group != NONE else index.ids[row]
+        found = met.pop() if met else SPLITS.index(place(name, config.seed, config.validation, config.test))
+        index.split_N[row] = found
         for other in neighbours:
             groups.join(other, row)
-        if record.group:
-            members[record.group].append(row)
-    kept = [records[row].with_(split=split, group=records[groups.root(row)].id) for row, split in splits.items()]
-    return kept, dropped
+        if group != NONE:
+            members.setdefault(group, row)
+    for row in np.flatnonzero(index.split_N != NONE).tolist():
+        index.root_N[row] = groups.root(row)
 
 
 class _Groups:
     """Union-find; the root of a set is its earliest row."""
 
     def __init__(self, size: int) -> None:
-        self._parent = list(range(size))
+        self._parent = array("i", range(size))
 
     def root(self, row: int) -> int:
         while self._parent[row] != row:

@@ -1,18 +1,17 @@
 """Config of upload."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from so8t.section import Section
+from so8t.section import Section, UserPath
 
 
 class DirectoryTarget(Section):
     """A folder laid out like the repository that the Hub would get."""
 
     kind: Literal["directory"] = "directory"
-    path: Path | None = None
+    path: UserPath | None = None
     """The folder: empty, or one that this step filled before. Default: `repository/` inside the artifact."""
 
 

@@ -273,7 +273,11 @@ def give(arguments: list[str], home: Path, name: str, killed: frozenset[str] | N
 
 def order(config: Config) -> list[Ref]:
     """Every step and part after what it needs."""
-    return [Ref(one.name, part) for one in steps().values() for part in (one.parts(config) if one.parts else [""])]
+    found = []
+    for one in steps().values():
+        parts = one.parts(config) if one.parts else ["0" if one.counted else ""]  # the rows make one shard
+        found += [Ref(one.name, part) for part in parts]
+    return found
 
 
 def command(ref: Ref, home: Path) -> list[str]:

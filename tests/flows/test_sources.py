@@ -110,6 +110,7 @@ def test_both_sources_through_collect_and_preprocess(offered, tmp_path):
         for source in kept:
             execute(Ref("collect.source", source.name), config, store)
         execute(Ref("collect"), config, store)
+        execute(Ref("preprocess.shard", "0"), config, store)
         check_data(execute(Ref("preprocess"), config, store).path, commit)
 
 

@@ -11,8 +11,7 @@ from so8t.classifier import Classifier
 from so8t.config import Machine, load_config
 from so8t.errors import InputError
 from so8t.labels import Label
-from so8t.preprocess import classes
-from so8t.preprocess import run as preprocess
+from so8t.preprocess import classes, labelling
 from so8t.preprocess.config import Classifier as Labelling
 from so8t.preprocess.config import Preprocess
 from so8t.progress import Progress
@@ -20,6 +19,7 @@ from so8t.records import Record
 from so8t.step import NotReady, Ref, plan
 from so8t.train import opinion
 from tests.conftest import ROOT
+from tests.preprocess import whole
 from tests.train import tiny
 
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -54,14 +54,10 @@ def test_rows_that_nobody_labelled_get_its_class_and_say_so(classifier_folder, l
     classifier = Classifier.load(classifier_folder, labelled / "base", batch=2)
     masked = [UNKNOWN[0], UNKNOWN[1].replace("090-1234-5678", "[PHONE]"), UNKNOWN[2]]
     wanted = {f"u{i}": judged for i, judged in enumerate(classifier.judge(masked))}
-    lines = (made.path / preprocess.CLASSES).read_text(encoding="utf-8").splitlines()
+    lines = (made.path / labelling.CLASSES).read_text(encoding="utf-8").splitlines()
     assert {row["id"]: (Label[row["class"]], row["confidence"]) for row in map(json.loads, lines)} == wanted
     config = Preprocess(same_group=0.99, near_duplicate=0.99, quality_worst=0.001)
-    (tmp_path / "out").mkdir()
-    preprocess.run(
-        config, {"collected": collected, "classes": made}, tmp_path / "out",
-        Progress("preprocess", Machine(), tmp_path),
-    )  # fmt: skip
+    whole.run(config, {"collected": collected, "classes": made}, tmp_path / "out")
     found = records.read(tmp_path / "out" / "model_labelled.parquet")
     assert found
     for row in found:

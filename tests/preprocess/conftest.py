@@ -22,6 +22,7 @@ def make(home: Path):
     for name in ("digits", "tones", "prompts"):
         execute(Ref("collect.source", name), config, store)
     execute(Ref("collect"), config, store)
+    execute(Ref("preprocess.shard", "0"), config, store)
     return execute(Ref("preprocess"), config, store)
 
 

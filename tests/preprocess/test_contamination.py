@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from so8t import durable, records
-from so8t.artifacts import Artifact, Manifest
-from so8t.config import Machine
+from so8t import records
 from so8t.errors import InputError
-from so8t.preprocess import contamination, run
+from so8t.preprocess import contamination
 from so8t.preprocess.config import Preprocess, Prompts
 from so8t.preprocess.contamination import Contamination
-from so8t.progress import Progress
 from so8t.records import Record
+from tests.preprocess import whole
 
 OPENING = "次の文章を読み、書き手の考えを一つ選び、その理由を二つ答えてください。"
 OWN = (
@@ -104,13 +102,9 @@ def test_planted_rows_are_removed_with_the_reason(tmp_path):
         for n, own in enumerate(OWN)
     ]
     rows += [Record("reply", "text", "ja", "何か一つ問題を出してください", OWN[-1], label=0, source="u", row=99)]  # fmt: skip
-    records.write(tmp_path / "records.parquet", rows)
-    durable.write_json(tmp_path / "sources.json", {"sources": []})
     out = tmp_path / "out"
-    out.mkdir()
-    config = Preprocess(benchmark_prompts=(Prompts(path=file),)).pinned()
-    collected = Artifact(tmp_path, Manifest.model_construct())
-    facts = run.run(config, {"collected": collected}, out, Progress("preprocess", Machine(), tmp_path))
+    config = Preprocess(benchmark_prompts=(Prompts(path=file),))
+    facts = whole.run(config, {"collected": whole.collected(rows, tmp_path / "collected")}, out)
     removed = {record.id for record in records.iterate(out / "removed.parquet")}
     assert facts["removed"][contamination.REASON] == len(OWN) + 1
     assert {row.id for row in rows if row.id.startswith("bad") or row.id == "reply"} <= removed

@@ -4,69 +4,82 @@
 import random
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from so8t.preprocess import leaks, split
 from so8t.preprocess.config import Preprocess
+from so8t.preprocess.index import NONE, SPLITS
 from tests.preprocess.test_duplicates import exact_jaccard, record, sentence
+from tests.preprocess.whole import indexed
 
 CONFIG = Preprocess()
 
 
-@pytest.fixture(scope="module")
 def leaky():
-    """Rows split without knowing which are near."""
+    """Rows that hold near ones."""
     rng = random.Random(5)
     base = [sentence(rng) for _ in range(60)]
     texts = base + [text + " again and again" for text in base[:40]]
-    return split.assign([record(row, text) for row, text in enumerate(texts)], [], CONFIG)[0]
+    return [record(row, text) for row, text in enumerate(texts)]
 
 
-def brute_force(rows, threshold=0.5):
+@pytest.fixture
+def index(tmp_path):
+    """Split without knowing which are near."""
+    made = indexed(leaky(), tmp_path)
+    split.assign(made, [], CONFIG)
+    return made
+
+
+def brute_force(index, threshold=0.5):
+    rows = [(row, text) for row, text in enumerate(leaky()) if index.split_N[row] != NONE]
     return {
         (i, j): value
-        for (i, a), (j, b) in combinations(enumerate(rows), 2)
-        if a.split != b.split and (value := exact_jaccard(a.prompt, b.prompt)) >= threshold
+        for (i, a), (j, b) in combinations(rows, 2)
+        if index.split_N[i] != index.split_N[j] and (value := exact_jaccard(a.prompt, b.prompt)) >= threshold
     }
 
 
-def test_every_leak_is_found(leaky):
-    wanted = brute_force(leaky)
+def test_every_leak_is_found_and_after_removal_none_is_left(index):
+    wanted = brute_force(index)
     assert len(wanted) >= 10
-    found = list(leaks.near(leaky, 0.5, 1000))
+    found = list(leaks.near(index, 0.5, 1000))
     assert len(found) == len(wanted)
     assert {(a, b): value for a, b, value in found} == pytest.approx(wanted)
+    some = list(leaks.near(index, 0.5, 5))
+    assert 0 < len(some) < len(wanted), "a limit compares fewer rows"
+    leaks.remove(index, 0.5, 1000)
+    assert brute_force(index) == {}
+    gone = np.flatnonzero(index.reasons.given)
+    assert gone.min() >= 40
+    assert all(index.reasons.text(row, index.ids).startswith("leak, Jaccard") for row in gone)
+    assert " with r00" in index.reasons.text(gone[0], index.ids)
 
 
-def test_after_removal_none_is_left(leaky):
-    kept, removed = leaks.remove(leaky, 0.5, 1000)
-    assert brute_force(kept) == {}
-    assert len(kept) + len(removed) == len(leaky)
-    assert all(r.row >= 40 and reason.startswith("leak, ") for r, reason in removed)
+def test_equal_texts_are_found_without_a_limit(index, tmp_path):
+    rows = leaky()
+    other = index.split_N != index.split_N[0]
+    same = indexed([r.with_(prompt=rows[0].prompt) if other[r.row] else r for r in rows], tmp_path / "same")
+    same.split_N[:], same.root_N[:] = index.split_N, np.arange(len(rows))
+    leaks.remove(same, 0.5, 0)
+    assert (same.split_N == NONE).sum() == other.sum() > 5
+    leaks.assert_apart(same)
 
 
-def test_equal_texts_are_found_without_a_limit(leaky):
-    rows = [r.with_(prompt=leaky[0].prompt) if r.split != leaky[0].split else r for r in leaky]
-    copies = sum(r.split != leaky[0].split for r in rows)
-    kept, removed = leaks.remove(rows, 0.5, 0)
-    assert len(removed) == copies > 5
-    leaks.assert_apart(kept)
-
-
-def test_a_limit_compares_fewer_rows(leaky):
-    some = list(leaks.near(leaky, 0.5, 5))
-    assert 0 < len(some) < len(brute_force(leaky))
-
-
-@pytest.mark.parametrize("change", [{"group": "g"}, {"prompt": "Same, text!"}])
-def test_what_is_shared_by_two_splits_is_refused(change):
-    rows = [record(0, "same text").with_(split="train", group="g"), record(1, "other").with_(split="test", group="h")]
-    leaks.assert_apart(rows)
+@pytest.mark.parametrize(("second", "root"), [("Same, text!", 1), ("other", 0)])
+def test_what_is_shared_by_two_splits_is_refused(second, root, tmp_path):
+    index = indexed([record(0, "same text"), record(1, second)], tmp_path)
+    index.split_N[:], index.root_N[:] = (SPLITS.index("train"), SPLITS.index("test")), (0, root)
     with pytest.raises(AssertionError, match="r0000 and r0001"):
-        leaks.assert_apart([rows[0], rows[1].with_(**change)])
+        leaks.assert_apart(index)
+    index.split_N[:] = SPLITS.index("train")
+    leaks.assert_apart(index)
 
 
-def test_one_picture_in_two_splits_is_refused():
-    rows = [record(n, "").with_(modality="image", media=b"png", group=str(n)) for n in range(2)]
+def test_one_picture_in_two_splits_is_refused(tmp_path):
+    rows = [record(n, "").with_(modality="image", media=b"png") for n in range(2)]
+    index = indexed(rows, tmp_path)
+    index.split_N[:], index.root_N[:] = (0, 1), (0, 1)
     with pytest.raises(AssertionError, match="say the same"):
-        leaks.assert_apart([rows[0].with_(split="train"), rows[1].with_(split="test")])
+        leaks.assert_apart(index)

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from so8t.preprocess.media import content, copies, find_pairs, look_alike
+from so8t.preprocess import joins, media
+from so8t.preprocess.config import Preprocess
+from so8t.preprocess.media import content
 from so8t.records import Record
 from tests.preprocess.test_pictures import sine, wav
+from tests.preprocess.whole import indexed
 
 
 def photo(seed: int, edge: int = 160) -> Image.Image:
@@ -30,6 +33,15 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 def picture(media: bytes) -> Record:
     return Record("x", "image", "en", "what is it?", media=media)
+
+
+def look_alike(rows):
+    """On the rows themselves, where the step reads hashes and thumbnails from its shards."""
+    looks = {row: look for row, record in enumerate(rows) if (look := media.seen(record))}
+    held = list(looks)
+    bits = np.array([looks[row].bits for row in held], np.uint64).reshape(-1, 2)
+    pairs = media.look_alike(bits, lambda places: {int(place): looks[held[place]].thumbnail for place in places})
+    return [(held[pair.first], held[pair.second]) for pair in pairs]
 
 
 def test_content_is_what_is_seen_and_heard():
@@ -56,7 +68,7 @@ def test_content_is_what_is_seen_and_heard():
 def test_copies_look_alike(change):
     images = [photo(seed) for seed in range(20)]
     rows = [picture(encoded(image)) for image in images] + [picture(change(image)) for image in images]
-    assert [(pair.first, pair.second) for pair in look_alike(rows)] == [(row, row + 20) for row in range(20)]
+    assert look_alike(rows) == [(row, row + 20) for row in range(20)]
 
 
 def test_other_pictures_do_not():
@@ -71,15 +83,21 @@ def test_flat_small_and_broken_pictures():
     assert look_alike([*flat, *small, picture(b"x"), picture(b"x")]) == []
 
 
-def test_another_question_about_a_picture_is_kept_beside_it():
+def test_another_question_about_a_picture_is_kept_beside_it(tmp_path):
     one, other = encoded(photo(1)), encoded(photo(1), "BMP")
     rows = [
         picture(one).with_(id="first", label=0, answer="tree"),
         picture(other).with_(label=0, answer="tree", prompt="What is it ?!"),
         picture(other).with_(label=0, answer="green", prompt="Which colour?"),
         picture(one).with_(label=2, answer="tree"),
+        picture(encoded(photo(1).resize((97, 97)))).with_(label=0),
         Record("x", "text", "en", "what is it?"),
         Record("x", "text", "en", "what is it?"),
     ]
-    assert copies(rows) == {1: "exact duplicate of first"}
-    assert {(pair.first, pair.second) for pair in find_pairs(rows[:4])} >= {(0, 1), (0, 2), (0, 3)}
+    index = indexed([record.with_(row=row) for row, record in enumerate(rows)], tmp_path)
+    shown = joins.near_media(index)
+    assert {(pair.first, pair.second) for pair in shown} >= {(0, 1), (0, 2), (0, 3), (0, 4)}
+    joins.place(index, [], shown, Preprocess())
+    reasons = [index.reasons.text(row, index.ids) for row in range(len(rows))]
+    assert reasons == ["", "exact duplicate of first", *[""] * 5]
+    assert len(set(index.split_N[[0, 2, 3, 4]])) == 1

@@ -130,7 +130,7 @@ def test_nothing_personal_is_in_any_file_or_report(tmp_path, capsys):
     config = check({"base": {"kind": "demo"}, "machine": {"home": str(home)}, "collect": {"sources": [source]}}, "t")
     (home / "logs").mkdir(parents=True)
     sinks = (PlainLines(), JsonLines(home / "logs" / "progress.jsonl"))
-    done = [execute(ref, config, Store(home), sinks) for ref in (Ref("collect.source", "planted"), Ref("collect"), Ref("preprocess"))]  # fmt: skip
+    done = [execute(ref, config, Store(home), sinks) for ref in (Ref("collect.source", "planted"), Ref("collect"), Ref("preprocess.shard", "0"), Ref("preprocess"))]  # fmt: skip
     said = "".join(capsys.readouterr())
     files = [path for path in home.rglob("*") if path.is_file()]
     texts = {

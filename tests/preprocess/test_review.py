@@ -5,15 +5,13 @@ import io
 
 import pytest
 
-from so8t import durable, records
-from so8t.artifacts import Artifact, Manifest
-from so8t.config import Machine
+from so8t import records
 from so8t.errors import InputError
 from so8t.labels import Label
-from so8t.preprocess import review, run
+from so8t.preprocess import review
 from so8t.preprocess.config import HumanLabels, Preprocess
-from so8t.progress import Progress
 from so8t.records import Record
+from tests.preprocess import whole
 
 ASKED = {
     Label.ALLOW: "{}番の花の育て方と水やりの時間を教えてください",
@@ -91,12 +89,7 @@ def test_a_table_in_cp932_is_refused(tmp_path):
 
 
 def preprocess(rows, folder, **config):
-    (folder / "out").mkdir(parents=True)
-    records.write(folder / "records.parquet", rows)
-    durable.write_json(folder / "sources.json", {"sources": []})
-    collected = Artifact(folder, Manifest.model_construct())
-    progress = Progress("preprocess", Machine(), folder)
-    return run.run(Preprocess(**config).pinned(), {"collected": collected}, folder / "out", progress)
+    return whole.run(Preprocess(**config), {"collected": whole.collected(rows, folder)}, folder / "out")
 
 
 def test_a_person_answers_and_preprocess_reads_it(tmp_path):

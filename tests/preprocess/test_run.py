@@ -7,12 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from so8t import durable, records
-from so8t.config import Machine
 from so8t.labels import Label
-from so8t.preprocess import run as preprocess
 from so8t.preprocess.config import Preprocess
 from so8t.preprocess.normalise import compare_key
-from so8t.progress import Progress
+from tests.preprocess import whole
 from tests.preprocess.conftest import make
 
 RAW = ("090-1234-5678", "9018", "4111", "5555-5555", "taro.yamada", "alice", "佐藤花子", "山田太郎", "架空町")
@@ -83,7 +81,6 @@ def test_no_file_meant_for_generation_holds_what_is_nsfw(demo, tmp_path):
     collected = next((demo.path.parent.parent / "collect").iterdir())
     folder, out = tmp_path / "collected", tmp_path / "out"
     folder.mkdir()
-    out.mkdir()
     rows = [r for r in records.read(collected / "records.parquet") if r.modality == "text"]
     flagged = [r for r in rows if r.nsfw]
     copies = [
@@ -93,7 +90,7 @@ def test_no_file_meant_for_generation_holds_what_is_nsfw(demo, tmp_path):
     durable.write_bytes(folder / "sources.json", (collected / "sources.json").read_bytes())
     records.write(folder / "records.parquet", rows + copies)
     inputs = {"collected": Artifact(folder, demo.manifest)}
-    preprocess.run(Preprocess(), inputs, out, Progress("preprocess", Machine(), tmp_path))
+    whole.run(Preprocess(), inputs, out)
     pool = list(records.iterate(out / "nsfw.parquet"))
     assert {r.id for r in pool} == {r.id for r in flagged + copies}
     assert all(r.nsfw for r in pool)
@@ -151,8 +148,7 @@ def test_the_order_of_the_rows_changes_nothing(demo, tmp_path):
     contents = []
     for name, ordered in (("a", rows), ("b", rows[::-1])):
         records.write(folder / "records.parquet", ordered)
-        (tmp_path / name).mkdir()
         inputs = {"collected": Artifact(folder, demo.manifest)}
-        preprocess.run(Preprocess(), inputs, tmp_path / name, Progress("preprocess", Machine(), tmp_path))
+        whole.run(Preprocess(), inputs, tmp_path / name)
         contents.append({path.name: path.read_bytes() for path in sorted((tmp_path / name).iterdir())})
     assert contents[0] == contents[1]

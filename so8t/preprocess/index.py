@@ -1,0 +1,157 @@
+"""What the joins need of every row, in canonical order; texts, pictures and hashes stay in the shards.
+
+Some 60 bytes a row are held, and its id. The rest is read from the shards, one column or one block of rows at a time.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from so8t.preprocess.order import Reader
+from so8t.preprocess.shard import CONTENT
+from so8t.records import Record, Split
+
+NONE = -1
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Texts:
+    """Texts by row number, held as one Arrow array."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def __getitem__(self, row: int) -> str:
+        return str(self.values[int(row)].as_py())
+
+
+class Reasons:
+    """Why rows go: a text, and for some the row that it names in place of {}. 8 bytes a row."""
+
+    def __init__(self, rows: int) -> None:
+        self._texts: list[str] = [""]
+        self._codes: dict[str, int] = {"": 0}
+        self._code_N, self._other_N = np.zeros(rows, np.int32), np.full(rows, NONE, np.int32)
+
+    @property
+    def given(self) -> np.ndarray:
+        """Which rows have one, bool [N]."""
+        return np.asarray(self._code_N > 0)
+
+    def give(self, row: int, text: str, other: int = NONE) -> None:
+        """Of several the first one stays."""
+        if not self._code_N[row]:
+            if text not in self._codes:
+                self._codes[text] = len(self._texts)
+                self._texts.append(text)
+            self._code_N[row], self._other_N[row] = self._codes[text], other
+
+    def take(self, row: int, other: "Reasons") -> None:
+        """A row's reason out of others."""
+        self.give(row, other._texts[other._code_N[row]])
+
+    def text(self, row: int, ids: Texts) -> str:
+        """In words; "" for none."""
+        other = int(self._other_N[row])
+        return self._texts[int(self._code_N[row])].replace("{}", ids[other] if other != NONE else "{}")
+
+
+class Index:
+    """One number or text a row, N rows. `nsfw`, `split` (a place in SPLITS), `root` (the row whose id is the group's name)
+    and `reasons` are filled in by the joins.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        import pyarrow.parquet as pq
+
+        self.folders = list(folders)
+        counts = [pq.read_metadata(folder / "index.parquet").num_rows for folder in self.folders]
+        self.starts = np.cumsum([0, *counts])
+        self.rows = int(self.starts[-1])
+        self.ids = Texts(self._arrow("id").combine_chunks())
+        self.label_N, self.nsfw_N, self.text_N = (self.column(name).copy() for name in ("label", "nsfw", "text"))
+        self.languages, self.language_N = self._coded("language")
+        self.groups, self.group_N = self._coded("group")
+        self.split_N = np.full(self.rows, NONE, np.int8)
+        self.root_N = np.full(self.rows, NONE, np.int32)
+        self.reasons, self.faults = self._reasons("reason"), self._reasons("fault")
+
+    def _arrow(self, name: str) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        parts = [pq.read_table(folder / "index.parquet", columns=[name]).column(name) for folder in self.folders]
+        return pa.chunked_array([chunk for part in parts for chunk in part.chunks])
+
+    def _coded(self, name: str) -> tuple[Texts, np.ndarray]:
+        """(the different texts, the place of each row's among them or NONE for "", int32 [N])."""
+        import pyarrow as pa
+
+        coded = self._arrow(name).dictionary_encode().combine_chunks()
+        coded = coded if isinstance(coded, pa.DictionaryArray) else coded.chunk(0)
+        codes_N = coded.indices.to_numpy().copy()
+        blank = coded.dictionary.index("").as_py()
+        if blank != NONE:
+            codes_N[codes_N == blank] = NONE
+        return Texts(coded.dictionary), codes_N
+
+    def _reasons(self, name: str) -> Reasons:
+        texts, codes_N = self._coded(name)
+        made = Reasons(self.rows)
+        for row in np.flatnonzero(codes_N != NONE).tolist():
+            made.give(row, texts[codes_N[row]])
+        return made
+
+    def column(self, name: str) -> np.ndarray:
+        """One number a row, [N]."""
+        return np.asarray(self._arrow(name).to_numpy())
+
+    def alive(self) -> np.ndarray:
+        """Rows that nothing speaks against and that no pool has taken, bool [N]."""
+        return np.asarray(~self.reasons.given & ~self.nsfw_N)
+
+    @cached_property
+    def same(self) -> np.ndarray:
+        """The first row that says or shows the same, int32 [N]."""
+        high_N, low_N = (self.column(name) for name in CONTENT)
+        order = np.lexsort((low_N, high_N))
+        begins = np.ones(self.rows, bool)
+        begins[1:] = (high_N[order[1:]] != high_N[order[:-1]]) | (low_N[order[1:]] != low_N[order[:-1]])
+        found_N = np.empty(self.rows, np.int32)
+        found_N[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
+        return found_N
+
+    def places(self, rows: np.ndarray) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+        """(shard, which of the given ascending rows lie in it, their places in it)."""
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(shards).tolist():
+            where = np.flatnonzero(shards == number)
+            yield self.folders[number], where, rows[where] - self.starts[number]
+
+    def values(self, rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Columns of numbers of some ascending rows, float64 [rows, names]."""
+        import pyarrow.parquet as pq
+
+        found = np.empty((len(rows), len(names)))
+        for folder, where, local in self.places(rows):
+            table = pq.read_table(folder / "index.parquet", columns=list(names))
+            for place, name in enumerate(names):
+                found[where, place] = table.column(name).to_numpy()[local]
+        return found
+
+    def texts(self, rows: np.ndarray, name: str = "keys", column: str = "key") -> dict[int, Any]:
+        """By row number what another file of the shards holds of some ascending rows: compare keys or thumbnails."""
+        import pyarrow.parquet as pq
+
+        found: dict[int, Any] = {}
+        for folder, where, local in self.places(rows):
+            part = pq.read_table(folder / f"{name}.parquet", columns=[column]).column(column).take(local)
+            found.update(zip(rows[where].tolist(), part.to_pylist(), strict=True))
+        return found
+
+    def records(self, rows: np.ndarray) -> list[Record]:
+        """Some ascending rows, masked."""
+        return [row for folder, _, local in self.places(rows) for row in Reader(folder / "rows.parquet").take(local)]
