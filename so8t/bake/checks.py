@@ -6,6 +6,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from so8t import models
 from so8t.bake.config import GUIDED, Gates, Loss
@@ -13,6 +14,7 @@ from so8t.bake.gate import Gate
 from so8t.bake.parity import Floats, Parity, cosine_min
 from so8t.bake.quantize import fallbacks, tensor_types
 from so8t.bake.reference import Chats, Live
+from so8t.bake.texts import conversations
 from so8t.errors import StepFailed
 from so8t.llama import ImageReader, Llama, Part
 from so8t.llama_chat import answer_logits
@@ -46,6 +48,20 @@ def tokenizer_gates(path: Path, tokenizer: Any, texts: list[str]) -> list[Gate]:
     return [Gate("texts tokenised differently", len(wrong), 0, detail=detail)]
 
 
+def template_gates(path: Path, tokenizer: Any, prompts: list[str]) -> list[Gate]:
+    """Zero chats may be written otherwise by the file's own template, as llama-cpp-python renders it."""
+    with Llama(path, vocab_only=True) as model:
+        template = model.metadata("tokenizer.chat_template")
+    render = Jinja2ChatFormatter(template, eos_token=tokenizer.eos_token or "", bos_token=tokenizer.bos_token or "")
+    wrong = [
+        chat
+        for chat in conversations(prompts)
+        if render(messages=chat).prompt
+        != tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    ]
+    return [Gate("chats rendered differently", len(wrong), 0, detail=repr(wrong[0]) if wrong else "")]
+
+
 def metadata_gates(path: Path, tokenizer: Any, hf: Path, name: str) -> list[Gate]:
     """Name, special tokens, stop tokens and chat template as read back from a file."""
     with Llama(path, vocab_only=True) as model:
@@ -63,16 +79,17 @@ def metadata_gates(path: Path, tokenizer: Any, hf: Path, name: str) -> list[Gate
     return [Gate(f"{path.name} metadata that differ", len(wrong), 0, detail="; ".join(wrong))]
 
 
-def type_gates(path: Path, kind: str) -> list[Gate]:
-    """F16 files hold F16 and F32 only; quantized ones what was planned, without fallbacks."""
+def type_gates(path: Path, kind: str, fallbacks_max: int = 0) -> list[Gate]:
+    """F16 files hold F16 and F32 only; quantized ones what was planned, with no more fallbacks than that."""
     types = tensor_types(path)
+    limit = 0 if kind == "F16" else fallbacks_max
     if kind == "F16":
         odd = [name for name, (found, _) in types.items() if found not in ("F16", "F32")]
     else:
         odd = [f"{entry['tensor']} is {entry['type']}" for entry in fallbacks(types, kind.removesuffix(GUIDED))]
     counts = Counter(found for found, _ in types.values())
     detail = ", ".join(odd[:3]) if odd else ", ".join(f"{count} {found}" for found, count in sorted(counts.items()))
-    return [Gate(f"{path.name} tensors of another type", len(odd), 0, detail=detail)]
+    return [Gate(f"{path.name} tensors of another type", len(odd), limit, detail=detail)]
 
 
 def finite_gate(path: Path) -> Gate:

@@ -108,6 +108,8 @@ class Gates(Section):
     """Greedy tokens of the image answer that are compared."""
     answer_regret_max: Annotated[float, Field(ge=0)] = 0.05
     """How much worse, by the live model's logits, a token of llama.cpp's image answer may be: 0 is the same answer."""
+    fallbacks_max: Annotated[int, Field(ge=0)] = 0
+    """Tensors of a quantized file whose columns do not fit its blocks, so that llama.cpp took another type."""
     quantized: Quantized = Quantized()
     """Ceilings by type."""
 

@@ -128,9 +128,10 @@ class Bench:
             replace(gate, limit=self.limits.texts_differ_max)
             for gate in checks.tokenizer_gates(self.files["F16"], self.tokenizer, texts)
         ]
+        gates += checks.template_gates(self.files["F16"], self.tokenizer, self.chats.prompts)
         for kind, path in self.files.items():
             gates += checks.metadata_gates(path, self.tokenizer, self.hf, self.name)
-            gates += [*checks.type_gates(path, kind), checks.finite_gate(path)]
+            gates += [*checks.type_gates(path, kind, self.limits.fallbacks_max), checks.finite_gate(path)]
         if self.material.vision:
             gates.append(checks.finite_gate(self.mmproj))
             both = self.sha256[self.files["F16"].name] + self.sha256[self.mmproj.name]

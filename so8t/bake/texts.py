@@ -40,3 +40,13 @@ def parity_texts(tokenizer: Any, prompts: list[str], count: int, seed: int = 0) 
     for text in [*prompts[: count // 4], *ODD_TEXTS, *tagged, *drawn]:
         found |= dict.fromkeys(made for made in (text, models.chat_text(tokenizer, text)) if not wide.search(made))
     return list(found)
+
+
+def conversations(prompts: list[str]) -> list[list[dict[str, str]]]:
+    """Chats of one to four turns, with and without a system message, on which two renderings of a template must agree."""
+    made = []
+    for first, second in zip(prompts, [*prompts[1:], *ODD_TEXTS], strict=False):
+        turn, reply = {"role": "user", "content": first}, {"role": "assistant", "content": second}
+        again = [turn, reply, {"role": "user", "content": f" {second}\n"}]
+        made += [[turn], again, [{"role": "system", "content": second}, *again]]
+    return made

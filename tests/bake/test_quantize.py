@@ -4,7 +4,7 @@ from safetensors.torch import save_file
 
 from so8t import durable
 from so8t.artifacts import hash_file
-from so8t.bake import quantize
+from so8t.bake import checks, quantize
 from so8t.bake.config import Quantize
 from so8t.bake.gguf_model import write_model
 from so8t.errors import InputError, ResourceError, StepFailed
@@ -70,6 +70,10 @@ def test_k_quant_of_narrow_columns_is_reported_as_a_fallback(world, tmp_path):
     quantize.quantize(tmp_path / "n-F16.gguf", tmp_path / "n-Q6_K.gguf", "Q6_K", 1)
     types = quantize.tensor_types(tmp_path / "n-Q6_K.gguf")
     assert {entry["type"] for entry in quantize.fallbacks(types, "Q6_K")} == {"Q8_0"}
+    (gate,) = checks.type_gates(tmp_path / "n-Q6_K.gguf", "Q6_K")
+    assert not gate.passed
+    assert " is Q8_0" in gate.detail
+    assert checks.type_gates(tmp_path / "n-Q6_K.gguf", "Q6_K", int(gate.value))[0].passed
     for kind in ("Q4_K_M", "Q6_K"):
         bound = quantize.demand_room(tmp_path / "n-F16.gguf", tmp_path / "x.gguf", kind)
         # Keys and vocabulary come beside the tensors; they are in the spare room.

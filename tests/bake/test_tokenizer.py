@@ -11,7 +11,7 @@ from so8t import durable, models
 from so8t.bake import checks
 from so8t.bake.gguf_vocab import read_vocabulary
 from so8t.bake.quantize import model_gguf
-from so8t.bake.texts import ODD_TEXTS, parity_texts
+from so8t.bake.texts import ODD_TEXTS, conversations, parity_texts
 from so8t.collect.basemodel import vocabulary
 from so8t.llama import Llama
 from so8t.thinking import ADDED_TOKENS
@@ -38,6 +38,16 @@ def test_strings_are_the_same_in_every_run_and_of_every_kind(folded):
     assert texts == parity_texts(tokenizer, PROMPTS, 300)
     assert {*ODD_TEXTS, *PROMPTS} <= set(texts)
     assert sum(text.startswith("<|user|>\n") for text in texts) > 100
+
+
+def test_templates_are_rendered_in_one_way_and_a_change_is_seen(folded, tmp_path):
+    tokenizer = models.load_tokenizer(folded.path / "hf")
+    path = model_gguf(folded.path / "gguf")
+    (gate,) = checks.template_gates(path, tokenizer, PROMPTS)
+    assert gate.passed, str(gate)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>\\n", "<|end|>")
+    (gate,) = checks.template_gates(path, tokenizer, PROMPTS)
+    assert gate.value == len(conversations(PROMPTS)) == 6
 
 
 @pytest.fixture(scope="module")
