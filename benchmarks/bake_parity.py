@@ -10,7 +10,7 @@ random model has a random adapter on every linear. The importance matrix is comp
 import argparse
 import gc
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -20,7 +20,7 @@ from so8t import durable, models
 from so8t.artifacts import Store
 from so8t.bake import checks, imatrix, imatrix_file, quantize
 from so8t.bake.chats import plain_chats
-from so8t.bake.config import Gates, Imatrix, Speed
+from so8t.bake.config import GUIDED, Gates, Imatrix, Quantization, Speed
 from so8t.bake.f32 import measure_f32
 from so8t.bake.gguf_model import write_model
 from so8t.bake.live import load_text
@@ -33,8 +33,7 @@ from so8t.collect.demo.text import pretraining_chats
 from so8t.so8 import saved
 
 NAME = "parity-phi-3"
-TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
-GUIDED = ("Q6_K", "Q5_K_M", "Q4_K_M")
+TYPES = get_args(Quantization)
 LAYERS, RANK, ALPHA = 2, 4, 0.8
 CALIBRATION = Imatrix(chats=128, tokens_max=256)
 
@@ -85,15 +84,18 @@ def guide_of(model: Any, ids: list[list[int]], place: Path) -> dict[str, Any]:
     return imatrix_file.read(path)
 
 
-def measure(place: Path, material: Material, chats: Chats, calibration: list[list[int]]) -> list[list[str]]:
-    """The table's rows."""
+def measure(
+    place: Path, material: Material, chats: Chats, calibration: list[list[int]], types: list[str]
+) -> list[list[str]]:
+    """The table's rows; a type that ends in -imat is guided."""
     model = load_text(material)
     live = ask_folded(model, chats)
     del model
     gc.collect()
     model = load_folded(material.base, material.text)
     plain = ask_folded(model, chats)
-    guide = guide_of(model, calibration, place)
+    guided = [kind for kind in types if kind.endswith(GUIDED)]
+    guide = guide_of(model, calibration, place) if guided else {}
     del model
     gc.collect()
     fold = compared(live, plain, chats.ids)
@@ -103,10 +105,10 @@ def measure(place: Path, material: Material, chats: Chats, calibration: list[lis
     source = place / f"{NAME}-F16.gguf"
     write_model(source, material.base, material.text, material.tokenizer, NAME, "F16", {}, lambda done, total: None)
     made = [("F16", source)]
-    for kind, columns in [*((kind, None) for kind in TYPES), *((kind, guide) for kind in GUIDED)]:
-        path = place / f"{NAME}-{kind}{'-imat' if columns else ''}.gguf"
-        quantize.quantize(source, path, kind, 0, columns)
-        made.append((path.stem.removeprefix(f"{NAME}-"), path))
+    for kind in types:
+        path = place / f"{NAME}-{kind}.gguf"
+        quantize.quantize(source, path, kind.removesuffix(GUIDED), 0, guide if kind in guided else None)
+        made.append((kind, path))
     for kind, path in made:
         found = checks.measure(path, chats.ids, live, 0)
         speed = measure_speed(path, Speed(), 0, "cpu")
@@ -132,17 +134,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("place", type=Path)
     options.add_argument("--home", type=Path)
+    options.add_argument("--texts", type=int, default=64)
+    options.add_argument("--types", nargs="*", default=TYPES, choices=TYPES)
     chosen = options.parse_args()
     chosen.place.mkdir(parents=True, exist_ok=True)
     if chosen.home:
         material, data = trained_material(chosen.home)
         tokenizer = models.load_tokenizer(material.tokenizer)
-        chats = read_chats(data, tokenizer, Gates(texts=64, tokens_max=256))
+        chats = read_chats(data, tokenizer, Gates(texts=chosen.texts, tokens_max=256))
         calibration = imatrix.read_chats(data / "train.parquet", tokenizer, CALIBRATION)
     else:
         material = random_material(chosen.place)
         tokenizer = models.load_tokenizer(material.tokenizer)
-        chats = plain_chats(tokenizer, Gates(texts=12, tokens_max=256), None)
+        chats = plain_chats(tokenizer, Gates(texts=chosen.texts, tokens_max=256), None)
         calibration = [models.chat_ids(tokenizer, *pair)[:256] for pair in pretraining_chats(7)[:32]]
     positions = sum(map(len, chats.ids))
     print(f"{len(chats.ids)} texts, {positions} positions; calibration: {sum(map(len, calibration))} tokens")
@@ -157,7 +161,7 @@ def main() -> None:
         "read tokens/s",
         "written tokens/s",
     ]
-    for row in [head, ["---"] * len(head), *measure(chosen.place, material, chats, calibration)]:
+    for row in [head, ["---"] * len(head), *measure(chosen.place, material, chats, calibration, list(chosen.types))]:
         print("|", " | ".join(row), "|")
 
 
