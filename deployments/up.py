@@ -172,7 +172,7 @@ class Supervisor:
         self._told[verdict.run_id] = known
         self.say(f"resume  {verdict.action}: {verdict.name} ({verdict.run_id}): {verdict.why}")
         if verdict.action in WORTH_A_NOTICE:
-            notify(self.home, f"so8t: run {verdict.name} {verdict.action}", verdict.why)
+            notify(self.home, "resume", f"so8t: run {verdict.name} {verdict.action}", verdict.why, self.config.notify)
 
     @staticmethod
     def _failed() -> tuple[type[Exception], ...]:
@@ -188,7 +188,9 @@ class Supervisor:
         self._failures += 1
         self.say(f"resume  failed ({type(error).__name__}: {error}); again in {pause_s:g} s")
         if self._failures == FAILURES_BEFORE_NOTICE:
-            notify(self.home, "so8t: self-resume fails", f"{type(error).__name__}: {error}")
+            notify(
+                self.home, "resume", "so8t: self-resume fails", f"{type(error).__name__}: {error}", self.config.notify
+            )
 
     def say(self, line: str) -> None:
         """One line, with the seconds since the start."""

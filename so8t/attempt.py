@@ -10,6 +10,7 @@ from typing import Any
 
 from so8t import durable
 from so8t.artifacts import Store, load
+from so8t.config import Notify
 from so8t.errors import Interrupted
 from so8t.notify import notify
 from so8t.session import SessionFile, Status
@@ -41,7 +42,7 @@ def logs_of(home: Path) -> Path:
 
 
 @contextmanager
-def recorded(home: Path, session: SessionFile | None) -> Iterator[list[dict[str, Any]]]:
+def recorded(home: Path, session: SessionFile | None, settings: Notify) -> Iterator[list[dict[str, Any]]]:
     """Give a list for the references to what is made; leave `summary.json` and `errors.jsonl` however it ends.
 
     A run whose notes cannot be written has not completed; but what ends a run arrives as it is, noted or not: on a
@@ -60,12 +61,16 @@ def recorded(home: Path, session: SessionFile | None) -> Iterator[list[dict[str,
     except BaseException as error:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         if not stopped:
-            notify(home, "so8t: the run failed", f"{error}\nLogs: {logs}")
+            notify(home, "failed", "so8t: the run failed", f"{error}\nLogs: {logs}", settings)
         with durable.replacing_no_error(logs):
             log_error(logs, error)
             note("interrupted" if stopped else "failed", error=str(error))
         raise
     note("completed")
+    minutes = (time.monotonic() - started) / 60
+    notify(
+        home, "completed", "so8t: the run completed", f"{len(made)} steps in {minutes:.0f} min\nLogs: {logs}", settings
+    )
 
 
 def log_error(logs: Path, error: BaseException) -> None:

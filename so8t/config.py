@@ -92,6 +92,17 @@ class Resume(Section):
     """Among several interrupted runs the highest goes first, then the one with the newest progress."""
 
 
+class Notify(Section):
+    """How the user is told of what needs him; remote addresses stand in SO8T_NOTIFY_URLS. Outside every key."""
+
+    sound: bool = True
+    """Play a sound, or ring the terminal's bell where no player works."""
+    on: tuple[Literal["completed", "failed", "resume"], ...] = ("completed", "failed", "resume")
+    """Of what: a run that completed, one that failed, one that was not resumed."""
+    quiet_hours: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")] = ""
+    """Such as 22:00-07:00, by this machine's clock: no sound then, and remote addresses are told only of what went wrong."""
+
+
 class Config(Section):
     """Everything a run needs, one section a step."""
 
@@ -107,6 +118,7 @@ class Config(Section):
     cleanup: Cleanup = Cleanup()
     machine: Machine = Machine()
     resume: Resume = Resume()
+    notify: Notify = Notify()
 
     def home(self) -> Path:
         """The home in force, absolute."""

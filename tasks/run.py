@@ -13,7 +13,7 @@ from tasks.steps import Reference
 @contextmanager
 def walked(config: Config) -> Iterator[list[Reference]]:
     """Give a list for the references; however the walk ends, it is noted and no child is left behind."""
-    with recorded(config.home(), fence.current()) as made:
+    with recorded(config.home(), fence.current(), config.notify) as made:
         try:
             yield made
         except Interrupted as stop:

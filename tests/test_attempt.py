@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from so8t.attempt import LOGS_VARIABLE, recorded
+from so8t.config import Notify
 from so8t.errors import Interrupted, ResourceError, StepFailed
 from so8t.session import SessionFile, read
 
 ROOT = Path(__file__).parent.parent
 
+SILENT = Notify(sound=False)
 ENDS = [
     (KeyboardInterrupt("stopped"), "interrupted"),
     (Interrupted("stopped"), "interrupted"),
@@ -54,7 +56,7 @@ def _fill(disk):
 @pytest.mark.parametrize(("error", "state"), ENDS)
 def test_an_end_is_noted(home, error, state):
     session = SessionFile.open(home, "run-1", "run")
-    with pytest.raises(type(error)) as raised, recorded(home, session):
+    with pytest.raises(type(error)) as raised, recorded(home, session, SILENT):
         raise error
     assert raised.value is error
     logs = home / "logs" / "attempt_1"
@@ -66,7 +68,7 @@ def test_an_end_is_noted(home, error, state):
 @pytest.mark.parametrize(("error", "state"), ENDS)
 def test_on_a_full_disk_the_error_that_ends_a_run_is_the_one_that_arrives(home, small, capsys, error, state):
     session = SessionFile.open(small, "run-1", "run")
-    with pytest.raises(type(error)) as raised, recorded(small, session):
+    with pytest.raises(type(error)) as raised, recorded(small, session, SILENT):
         _fill(small)
         raise error
     assert raised.value is error
@@ -75,7 +77,7 @@ def test_on_a_full_disk_the_error_that_ends_a_run_is_the_one_that_arrives(home, 
 
 
 def test_a_run_whose_notes_do_not_fit_has_not_completed(home, small):
-    with pytest.raises(ResourceError, match="the disk is full"), recorded(small, None):
+    with pytest.raises(ResourceError, match="the disk is full"), recorded(small, None, SILENT):
         _fill(small)
 
 

@@ -52,6 +52,7 @@ ALLOWED = {
     ("so8t/collect/shards.py", "Shards.commit", "write_table"): "into durable.open_for_write's file",
     ("so8t/collect/slots.py", "slot", "FileLock"): LOCK,
     ("so8t/collect/media.py", "_wav_of", "open"): "into memory",
+    ("so8t/sound.py", "wav", "open"): "into memory",
     ("so8t/collect/archives.py", "opened", "ZipFile"): "reads",
     ("so8t/attempt.py", "begin", "mkdir"): "a folder for logs",
     ("so8t/loop/checkpoint.py", "Checkpoints.save", "mkdir"): "a *.tmp that durable.replace publishes",

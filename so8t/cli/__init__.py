@@ -35,6 +35,7 @@ COMMANDS = (
     Command("plan", "parameters, memory, disk and time of a config, without weights", "so8t.cli.plan"),
     Command("adapter", "adapters to Hugging Face's PEFT and from there", "so8t.cli.adapter"),
     Command("checkpoint", "list or verify training checkpoints", "so8t.cli.checkpoint"),
+    Command("notify", "try out how you are told of what needs you", "so8t.cli.notify"),
     Command("tag", "names for artifacts that cleanup must keep", "so8t.cli.tag"),
 )
 
