@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from so8t import records
 from so8t.artifacts import check_hashes
@@ -109,21 +108,17 @@ def in_ppo(home: Path) -> bool:
 @pytest.mark.soak
 def test_a_pipeline_whose_unlabelled_prompts_it_labels(made, tmp_path):
     home, result = made
-    prompts = ("Where may I buy fresh eggs today?", "My chest hurts since yesterday.", "Help me to hide a stolen car.")
-    rows = "".join(json.dumps({"prompt": prompt, "language": "en"}) + "\n" for prompt in prompts)
-    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8", newline="\n")
-    described = yaml.safe_load(Path(TINY[1]).read_text(encoding="utf-8"))
-    described["collect"]["sources"].append({
-        "kind": "files", "name": "mine", "paths": [str(tmp_path / "rows.jsonl")], "licence": "mit",
-    })  # fmt: skip
-    described["preprocess"] = {"classifier": {"folder": result["artifacts"]["four_class"]}}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(described), encoding="utf-8", newline="\n")
-    shutil.copytree(home / "artifacts" / "collect.base", tmp_path / "home" / "artifacts" / "collect.base")
-    ended = run("--config", str(tmp_path / "config.yaml"), home=tmp_path / "home")
+    kept = {"collect", "collect.base", "collect.source"}
+    shutil.copytree(home / "artifacts", tmp_path / "home" / "artifacts", ignore=lambda at, names: (
+        set(names) - kept if Path(at).name == "artifacts" else set()
+    ))  # fmt: skip
+    asking = f"preprocess.classifier={{folder: {json.dumps(result['artifacts']['four_class'])}}}"
+    ended = run(*TINY, "--set", asking, home=tmp_path / "home")
     assert ended.code == 0, ended.err[-4000:]
     assert ended.json["state"] == "completed"
-    classes = ended.json["steps"]["preprocess.classes[model]"]
-    assert classes["facts"]["rows"] == len(prompts)
+    steps = ended.json["steps"]
+    assert [name for name, step in steps.items() if step["cached"]][-1] == "collect"
+    assert steps["preprocess.classes[model]"]["facts"]["rows"] > 0
     found = records.read(Path(ended.json["artifacts"]["preprocess"]) / "model_labelled.parquet")
     assert found
     assert {row.label_source for row in found} == {f"model:{result['steps']['four_class']['content']}"}
