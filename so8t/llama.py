@@ -11,7 +11,8 @@ import ctypes
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -27,6 +28,7 @@ from so8t.thinking import IMAGE_TOKEN
 Floats = NDArray[np.float32]
 Part = Sequence[int] | Floats
 KV = Literal["F16", "F32"]
+Check = Callable[[], None]
 
 CONTEXT_MAX = 4096
 CONTEXT_STEP = 256  # llama.cpp rounds the context up to this
@@ -155,12 +157,22 @@ class Llama:
 
     def detokenize(self, ids: Sequence[int], *, special: bool = True) -> str:
         """Text of token ids; `special` shows tags and control tokens."""
-        pieces = b""
-        for token in ids:
-            buffer = ctypes.create_string_buffer(256)
-            count = lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, special)
-            pieces += buffer.raw[: max(count, 0)]
-        return pieces.decode("utf-8", errors="replace")
+        return b"".join(self.piece(token, special=special) for token in ids).decode("utf-8", errors="replace")
+
+    def piece(self, token: int, *, special: bool = True) -> bytes:
+        """Bytes of one token, which may be a part of a character."""
+        buffer = ctypes.create_string_buffer(256)
+        count = lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, special)
+        return buffer.raw[: max(count, 0)]
+
+    def added_tokens(self) -> dict[str, int]:
+        """Ids of the tokens that are looked for in any text before it is tokenised, and of the control tokens."""
+        kinds = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        return {
+            lib.llama_vocab_get_text(self._vocab, token).decode("utf-8"): token
+            for token in range(self.vocab_size)
+            if lib.llama_vocab_get_attr(self._vocab, token) & kinds
+        }
 
     def ends(self) -> list[int]:
         """Token ids at which llama.cpp ends a generation."""
@@ -205,21 +217,36 @@ class Llama:
     def extend(self, logits: Floats, position: int, new_tokens_max: int, stop: Sequence[int] | None) -> list[int]:
         """The rest of `generate`, after a prompt of `position` tokens whose last logits `[vocab]` these are."""
         ends = set(self.ends() if stop is None else stop)
-        found: list[int] = []
-        while len(found) < new_tokens_max and position < self.context:
-            token = int(np.argmax(logits))
-            if token in ends:
-                break
-            found.append(token)
-            if len(found) < new_tokens_max:
+        greedy = self._follow(logits, position, lambda logits: int(np.argmax(logits)), new_tokens_max)
+        return list(takewhile(lambda token: token not in ends, greedy))
+
+    def stream(
+        self, parts: Sequence[Part], pick: Callable[[Floats], int], new_tokens_max: int, check: Check = lambda: None
+    ) -> Iterator[int]:
+        """The tokens that `pick` chooses from logits `[vocab]`, until the context is full; no token ends it.
+
+        `check` is called before each part and each token is evaluated, and ends the work by raising.
+        """
+        logits = self._prefill(parts, every=False, check=check)[-1][-1]
+        yield from self._follow(logits, self._length(parts), pick, new_tokens_max, check)
+
+    def _follow(
+        self, logits: Floats, position: int, pick: Callable[[Floats], int], count: int, check: Check = lambda: None
+    ) -> Iterator[int]:
+        for left in range(count, 0, -1):
+            if position >= self.context:
+                return
+            token = pick(logits)
+            yield token
+            if left > 1:
+                check()
                 logits = self._decode([token], position, every=False)[-1]
                 position += 1
-        return found
 
     def _length(self, parts: Sequence[Part]) -> int:
         return sum(len(part) for part in parts)
 
-    def _prefill(self, parts: Sequence[Part], *, every: bool) -> list[Floats]:
+    def _prefill(self, parts: Sequence[Part], *, every: bool, check: Check = lambda: None) -> list[Floats]:
         length = self._length(parts)
         if not 0 < length <= self.context:
             raise InputError(
@@ -229,6 +256,7 @@ class Llama:
         position, found = 0, []
         filled = [part for part in parts if len(part)]
         for part in filled:
+            check()
             found.append(self._decode(part, position, every=every))
             position += len(part)
         return found

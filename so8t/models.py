@@ -261,8 +261,8 @@ def neutral(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
 
 def without(text: str, pattern: re.Pattern[str]) -> str:
     """The text with a space behind the first character of each match, until nothing matches."""
-    while found := pattern.search(text):
-        text = f"{text[: found.start() + 1]} {text[found.start() + 1 :]}"
+    while pattern.search(text):
+        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
     return text
 
 

@@ -37,6 +37,7 @@ COMMANDS = (
     Command("checkpoint", "list or verify training checkpoints", "so8t.cli.checkpoint"),
     Command("notify", "try out how you are told of what needs you", "so8t.cli.notify"),
     Command("tag", "names for artifacts that cleanup must keep", "so8t.cli.tag"),
+    Command("serve", "/think and an OpenAI-compatible endpoint over a GGUF, on this machine", "so8t.cli.serve"),
 )
 
 
