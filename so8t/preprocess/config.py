@@ -104,8 +104,6 @@ class Preprocess(RowByRow):
     """Jaccard of character 5-grams from which the later of two rows of one class is dropped."""
     same_group: Share = 0.5
     """Jaccard from which two rows share a group, and so a split."""
-    leak_check_rows: Annotated[int, Field(ge=0)] = 2000
-    """Held-out texts that a second, exact routine compares with every text of the other splits."""
     quality_worst: Share = 0.02
     """Share of rows that the isolation forest may propose for removal."""
     quality_z: Annotated[float, Field(gt=0)] = 8.0

@@ -29,7 +29,7 @@ def join(index: Index, config: Preprocess, say: Say) -> int:
     say("duplicates and splits")
     opposite = place(index, texts, shown, config)
     say("leaks")
-    leaks.remove(index, config.same_group, config.leak_check_rows)
+    leaks.remove(index, config.same_group)
     leaks.assert_apart(index)
     return opposite
 

@@ -1,53 +1,31 @@
 """Does a held-out row, or one like it, lie in another split? By another way than the one that made the splits.
 
-`split` trusts MinHash, which misses a pair by chance. Here n-grams are plain strings in an inverted index, so each
-Jaccard is exact and no pair is missed; the price is that only so many held-out texts are indexed.
+`split` trusts MinHash, which misses a pair by chance. `exact` misses none, with another hash and a Jaccard counted on
+strings; so here all texts of all splits are compared.
 """
 
-import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
 
+from so8t.preprocess import exact
 from so8t.preprocess.index import NONE, SPLITS, Index
 
-GRAM = 5
 BLOCK = 20_000  # texts in memory at a time
 Leak = tuple[int, int, float]  # row, later row, Jaccard
 
 
-def near(index: Index, threshold: float, rows_max: int) -> Iterator[Leak]:
-    """Texts in different splits that are as near as `threshold` or nearer.
-
-    Up to `rows_max` texts of test and validation, chosen by a hash of their ids, are each compared with every
-    text of the other splits.
-    """
+def near(index: Index, threshold: float) -> Iterator[Leak]:
+    """All texts in different splits that are as near as `threshold` or nearer, in order."""
     texts = np.flatnonzero(index.text_N & (index.split_N != NONE))
-    held_out = texts[index.split_N[texts] != SPLITS.index("train")]
-    chosen = np.sort(np.array(sorted(held_out.tolist(), key=lambda row: _draw(index.ids[row]))[:rows_max], np.int64))
-    sizes: dict[int, int] = {}
-    grams_of: dict[str, list[int]] = defaultdict(list)
-    for row, key in _keys(index, chosen):
-        grams = _grams(key)
-        sizes[row] = len(grams)
-        for gram in grams:
-            grams_of[gram].append(row)
-    for row, key in _keys(index, texts if len(chosen) else chosen):
-        grams = _grams(key)
-        shared = Counter(other for gram in grams if gram in grams_of for other in grams_of[gram])
-        for other, count in sorted(shared.items()):
-            jaccard = count / (len(grams) + sizes[other] - count)
-            # Two indexed rows meet twice.
-            once = row not in sizes or other < row
-            if once and jaccard >= threshold and index.split_N[other] != index.split_N[row]:
-                yield min(row, other), max(row, other), jaccard
+    return exact.near(lambda: _keys(index, texts), index.texts, index.split_N, threshold)
 
 
-def remove(index: Index, threshold: float, rows_max: int) -> None:
+def remove(index: Index, threshold: float) -> None:
     """Take the later row of each leak out of its split, with the reason."""
     gone: set[int] = set()
-    for first, second, jaccard in sorted([*_equal(index), *near(index, threshold, rows_max)]):
+    for first, second, jaccard in sorted([*_equal(index), *near(index, threshold)]):
         if first not in gone and second not in gone:
             gone.add(second)
             split = SPLITS[index.split_N[first]]
@@ -87,11 +65,3 @@ def _equal(index: Index) -> Iterator[Leak]:
 def _keys(index: Index, rows: np.ndarray) -> Iterator[tuple[int, str]]:
     for start in range(0, len(rows), BLOCK):
         yield from index.texts(rows[start : start + BLOCK]).items()
-
-
-def _grams(key: str) -> set[str]:
-    return {key[place : place + GRAM] for place in range(max(1, len(key) - GRAM + 1))}
-
-
-def _draw(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=8).digest()

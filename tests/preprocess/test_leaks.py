@@ -44,12 +44,10 @@ def brute_force(index, threshold=0.5):
 def test_every_leak_is_found_and_after_removal_none_is_left(index):
     wanted = brute_force(index)
     assert len(wanted) >= 10
-    found = list(leaks.near(index, 0.5, 1000))
+    found = list(leaks.near(index, 0.5))
     assert len(found) == len(wanted)
     assert {(a, b): value for a, b, value in found} == pytest.approx(wanted)
-    some = list(leaks.near(index, 0.5, 5))
-    assert 0 < len(some) < len(wanted), "a limit compares fewer rows"
-    leaks.remove(index, 0.5, 1000)
+    leaks.remove(index, 0.5)
     assert brute_force(index) == {}
     gone = np.flatnonzero(index.reasons.given)
     assert gone.min() >= 40
@@ -57,12 +55,12 @@ def test_every_leak_is_found_and_after_removal_none_is_left(index):
     assert " with r00" in index.reasons.text(gone[0], index.ids)
 
 
-def test_equal_texts_are_found_without_a_limit(index, tmp_path):
+def test_equal_texts_are_found_however_many(index, tmp_path):
     rows = leaky()
     other = index.split_N != index.split_N[0]
     same = indexed([r.with_(prompt=rows[0].prompt) if other[r.row] else r for r in rows], tmp_path / "same")
     same.split_N[:], same.root_N[:] = index.split_N, np.arange(len(rows))
-    leaks.remove(same, 0.5, 0)
+    leaks.remove(same, 0.5)
     assert (same.split_N == NONE).sum() == other.sum() > 5
     leaks.assert_apart(same)
 

@@ -1,0 +1,65 @@
+"""The exact search finds what comparing all with all finds, in any memory."""
+# ruff: noqa: S311 - random texts, no secrets
+
+import random
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from so8t.preprocess import exact
+
+BOUND = 0.5
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Texts of all lengths with near copies and a common opening; some shorter than an n-gram."""
+    draw = random.Random(4)
+    made = [
+        "".join(draw.choices("あいうえおかきくけこ日本語山川", k=draw.choice((2, 4, 30, 60, 90)))) for _ in range(150)
+    ]
+    made += [text[: len(text) * 3 // 4] + "".join(draw.choices("さしすせそ", k=len(text) // 5)) for text in made[:100]]
+    made += ["この文の前半はどの行でも同じです。" + text[:12] for text in made[:40]]
+    return made, np.array([draw.randrange(3) for _ in made], np.int8)
+
+
+def all_with_all(keys, splits):
+    found = {}
+    for (i, a), (j, b) in combinations(enumerate(keys), 2):
+        left, right = exact.grams(a), exact.grams(b)
+        jaccard = len(left & right) / len(left | right)
+        if jaccard >= BOUND and splits[i] != splits[j]:
+            found[i, j] = jaccard
+    return found
+
+
+def near(keys, splits):
+    return list(exact.near(lambda: enumerate(keys), lambda rows: {int(r): keys[r] for r in rows}, splits, BOUND))
+
+
+def test_it_finds_what_comparing_all_with_all_finds(texts):
+    wanted = all_with_all(*texts)
+    assert len(wanted) >= 100
+    assert [(i, j) for i, j, _ in near(*texts)] == sorted(wanted)
+    assert {(i, j): jaccard for i, j, jaccard in near(*texts)} == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("change", [{"PASS_BYTES": 2000}, {"MEETINGS_HELD": 50}, {"COUNTERS": 7}, {"BLOCK": 3}])
+def test_little_memory_changes_nothing(texts, change, monkeypatch):
+    whole = near(*texts)
+    for name, value in change.items():
+        monkeypatch.setattr(exact, name, value)
+    assert near(*texts) == whole
+
+
+def test_one_split_and_no_text_have_no_leak(texts):
+    keys, splits = texts
+    assert near(keys, np.zeros_like(splits)) == []
+    assert near([], splits[:0]) == []
+
+
+def test_equal_hashes_mean_equal_n_grams(texts):
+    keys, _ = texts
+    together = np.concatenate([exact.hashes(key) for key in keys])
+    assert len(np.unique(together)) == len(set().union(*(exact.grams(key) for key in keys)))
