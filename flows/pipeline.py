@@ -31,6 +31,7 @@ def data_and_base(config: Config, made: list[Reference]) -> None:
         if config.preprocess.classifier:
             gather([base])
         made += gather(submit_parts("preprocess.classes", config))
+        made += gather(submit_parts("collect.questions", config))
         made += mapped("preprocess.shard", config)
         made += gather([submit(PREPROCESS, config)])
     except Exception:
@@ -50,7 +51,6 @@ def _walk(config: Config, made: list[Reference]) -> None:
     made += gather(submit_parts("bake.imatrix", config))
     made += gather(submit_parts("bake.quantize", config))
     made += gather([submit(BAKE, config)])
-    made += gather(submit_parts("collect.questions", config))
     made += gather(submit_parts("benchmark.cell", config))
     made += gather(submit_parts("benchmark.judged", config))
     for step in (BENCHMARK, UPLOAD, CLEANUP):

@@ -161,7 +161,8 @@ STEPS: dict[str, Step] = {
         Step(
             "preprocess.shard", "so8t.preprocess.shard", 1,
             section=lambda config, part: config.preprocess.shard(int(part)),
-            needs=lambda config, part: {"collected": COLLECT},
+            # What the benchmark will ask is kept out of the rows.
+            needs=lambda config, part: {"collected": COLLECT, **_question_refs(config)},
             counted="so8t.preprocess.order",
         ),
         Step(

@@ -69,7 +69,8 @@ class RowByRow(Section):
     seed: int = 0
     """Seed of the permutations, of the forest and of the split's hash."""
     benchmark_prompts: tuple[Prompts, ...] = ()
-    """Rows that hold one of these, word for word or with a few edits, are removed as contamination."""
+    """Rows that hold one of these, word for word or with a few edits, are removed as contamination; so are, without being
+    named here, those that hold a question of `benchmark.data`."""
     image_size: Annotated[int, Field(ge=8, le=1024)] = 32
     """Edge of the square picture that the image tower reads, in pixels."""
     resampling: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"

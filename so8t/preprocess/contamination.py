@@ -21,6 +21,23 @@ SHORT = 24
 TINY = 13  # says too little inside a longer text: it must be at least half of the row
 PROPOSED_BY = ((39, 13), (SHORT, 8))  # (shortest prompt, length of the n-grams that propose it)
 REASON = "benchmark prompt"
+# Under which names datasets keep what is asked.
+ASKED = frozenset(
+    {
+        "question",
+        "input",
+        "input_text",
+        "prompt",
+        "instruction",
+        "problem",
+        "query",
+        "ctx",
+        "context",
+        "sent",
+        "sentence",
+        "text",
+    }
+)
 
 
 class Contamination:
@@ -28,7 +45,11 @@ class Contamination:
 
     def __init__(self, prompts: Iterable[str]) -> None:
         keys = sorted({compare_key(prompt) for prompt in prompts} - {""})
-        self._short = [key for key in keys if len(key) < SHORT]
+        # By length, then by text: a short prompt lies in a row only if one of its halves lies there whole.
+        self._halves: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for key in (key for key in keys if len(key) < SHORT):
+            for half in (key[: len(key) // 2], key[len(key) // 2 :]):
+                self._halves[len(half)][half].add(key)
         self._long = [key for key in keys if len(key) >= SHORT]
         self._grams = [set(ngrams(key, VERIFIED_BY)) for key in self._long]
         self._index: dict[int, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
@@ -40,7 +61,13 @@ class Contamination:
     def holds(self, text: str) -> bool:
         """Whether a benchmark prompt lies in the text."""
         key = compare_key(text)
-        return any(_nearly_in(short, key) for short in self._short) or any(
+        short = {
+            found
+            for size, halves in self._halves.items()
+            for half in ngrams(key, size)
+            for found in halves.get(half, ())
+        }
+        return any(_nearly_in(one, key) for one in short) or any(
             self._contained(key, number, step) for number, step in self._proposed(key)
         )
 
@@ -92,9 +119,19 @@ def ngrams(key: str, size: int) -> Iterator[str]:
     return (key[start : start + size] for start in range(len(key) - size + 1))
 
 
-def load(files: Iterable[Prompts]) -> Contamination:
-    """All prompts of these files."""
-    return Contamination([prompt for file in files for prompt in read_prompts(file.path, file.key)])
+def load(files: Iterable[Prompts], questions: Iterable[Path] = ()) -> Contamination:
+    """All prompts of these files, and the texts of a benchmark's questions as `collect.questions` brought them."""
+    prompts = [prompt for file in files for prompt in read_prompts(file.path, file.key)]
+    return Contamination(prompts + [text for path in questions for text in read_questions(path)])
+
+
+def read_questions(path: Path) -> list[str]:
+    """Of each row what stands under a question's usual name, and every other text too long for a choice or a category."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        texts = {key: value for key, value in json.loads(line)["row"].items() if isinstance(value, str)}
+        found += [text for key, text in texts.items() if key.lower() in ASKED or len(compare_key(text)) >= SHORT]
+    return found
 
 
 def read_prompts(path: Path, key: str) -> list[str]:

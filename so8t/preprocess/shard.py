@@ -45,7 +45,8 @@ def run(config: Shard, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     """Map the rows of one shard."""
     source = inputs["collected"].path / "records.parquet"
     chosen = shard_of(source, config.number, config.rows)
-    prompts = contamination.load(config.benchmark_prompts)
+    questions = [inputs[role].path / "items.jsonl" for role in sorted(inputs) if role.startswith("questions.")]
+    prompts = contamination.load(config.benchmark_prompts, questions)
     masked: Counter[str] = Counter()
     reader = Reader(source)
     tables: dict[str, list[Any]] = {"index": [], "keys": [], "looks": []}

@@ -5,14 +5,18 @@ import os
 import random
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from so8t import records
+from so8t.artifacts import Store
+from so8t.config import check
 from so8t.errors import InputError
 from so8t.preprocess import contamination
 from so8t.preprocess.config import Preprocess, Prompts
 from so8t.preprocess.contamination import Contamination
 from so8t.records import Record
+from so8t.step import Ref, execute
 from tests.preprocess import whole
 
 OPENING = "次の文章を読み、書き手の考えを一つ選び、その理由を二つ答えてください。"
@@ -108,6 +112,39 @@ def test_planted_rows_are_removed_with_the_reason(tmp_path):
     removed = {record.id for record in records.iterate(out / "removed.parquet")}
     assert facts["removed"][contamination.REASON] == len(OWN) + 1
     assert {row.id for row in rows if row.id.startswith("bad") or row.id == "reply"} <= removed
+
+
+def test_what_the_benchmark_will_ask_is_kept_out_of_the_rows(tmp_path):
+    """By the config's benchmark section alone, through the steps."""
+    asked = {
+        "question": OWN[0],
+        "choice0": "はい",
+        "category": "歴史と地理の問題",
+        "answer": "Because of what was said above, B.",
+    }
+    (tmp_path / "own.jsonl").write_text(json.dumps(asked) + "\n", encoding="utf-8", newline="\n")
+    rows = [{"prompt": f"{n}番目の花の名前と{n * 3}枚の葉の形を教えてください", "language": "ja"} for n in range(12)]
+    rows += [
+        {"prompt": OWN[0], "language": "ja", "id": "asked"},
+        {"prompt": "歴史と地理の問題", "language": "ja", "id": "fine"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8", newline="\n")
+    source = {"kind": "files", "name": "mine", "paths": [str(tmp_path / "rows.jsonl")], "licence": "mit"}
+    questions = {"kind": "files", "paths": [str(tmp_path / "own.jsonl")], "licence": "mit", "origin": "lab/own@1"}
+    config = check(
+        {
+            "base": {"kind": "demo"}, "collect": {"sources": [source]},
+            "benchmark": {"tasks": ["jcommonsenseqa"], "data": {"jcommonsenseqa": questions}},
+        },
+        "test",
+    )  # fmt: skip
+    store = Store(tmp_path / "home")
+    for ref in (Ref("collect.source", "mine"), Ref("collect"), Ref("collect.questions", "jcommonsenseqa")):
+        execute(ref, config, store)
+    made = execute(Ref("preprocess.shard", "0"), config, store)
+    index = pq.read_table(made.path / "index.parquet").to_pylist()
+    assert {row["id"] for row in index if row["reason"] == contamination.REASON} == {"asked"}
+    assert len(index) == len(rows)
 
 
 def test_another_file_than_the_pinned_one_is_refused(tmp_path):
