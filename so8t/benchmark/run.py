@@ -12,7 +12,7 @@ import numpy as np
 
 from so8t import durable, records
 from so8t.benchmark import classification as c
-from so8t.benchmark import contamination, plots, report
+from so8t.benchmark import contamination, page, plots, report
 from so8t.benchmark.answers import read_jsonl
 from so8t.benchmark.config import Benchmark
 from so8t.benchmark.contrasts import Answers, Row, compute
@@ -67,13 +67,13 @@ def run(config: Benchmark, inputs: Inputs, out: Path, progress: Progress) -> Fac
         durable.write_bytes(out / name, data)
     progress.update(2, steps, "writing the report")
     content = report.blocks(results, tasks, list(pictures))
-    durable.write_text(out / "report.md", report.markdown(content))
-    durable.write_text(out / "report.html", report.page(content, pictures))
+    durable.write_text(out / "report.md", page.markdown(content))
+    durable.write_text(out / "report.html", page.page(content, pictures))
     speed = {
         role.removeprefix("cell."): a.manifest.facts for role, a in sorted(inputs.items()) if role.startswith("cell.")
     }
     durable.write_json(out / "speed.json", speed)
-    durable.write_text(out / "speed.md", report.markdown(report.speeds(speed)))
+    durable.write_text(out / "speed.md", page.markdown(report.speeds(speed)))
     progress.update(steps, steps, "done")
     return headline(results)
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,18 @@ def test_one_changed_byte_of_the_model_gives_no_hit(inputs, folded, tmp_path, pr
     changed = type(folded)(folded.path, folded.manifest.model_copy(update={"files": files}))
     again = cell.run(config, {**inputs("C-F16"), "fold": changed}, tmp_path, progress)
     assert again["asked_now"] == 21
+
+
+def test_one_changed_byte_of_the_template_gives_no_hit(inputs, world, tmp_path, progress):
+    config = cell_config("C-F16", "safety")
+    train = tmp_path / "train"
+    shutil.copytree(world.train.path, train)
+    given = {**inputs("C-F16"), "train": artifact(train, "train")}
+    for text, asked in (("", 21), ("{# #}", 21)):
+        with (train / "tokenizer" / "chat_template.jinja").open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        assert cell.run(config, given, tmp_path, progress)["asked_now"] == asked
+    assert cell.run(config, given, tmp_path, progress)["asked_now"] == 0
 
 
 def test_an_item_that_cannot_be_asked_is_an_error_and_no_wrong_answer(inputs, tmp_path, progress):

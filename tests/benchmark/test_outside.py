@@ -1,6 +1,8 @@
 """Tasks on questions from outside: what is asked, what counts as right, and that every system is asked the same."""
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,10 @@ from so8t.benchmark.prompts import Question, Unanswerable
 from so8t.benchmark.scorer import open_scorer
 from so8t.benchmark.scorer_llama import LlamaScorer
 from so8t.benchmark.task import load_task
+from so8t.collect import questions as collect_questions
 from so8t.config import Machine
 from so8t.errors import InputError, StepFailed
+from so8t.questions import FileQuestions
 from tests.benchmark.conftest import rows
 from tests.benchmark.outside import ROWS, questions
 
@@ -226,3 +230,32 @@ def test_questions_in_the_training_split_are_found():
     assert contamination.check(asked, [records.Record("x", "text", "ja", "ある日、森の中で熊さんに出")])["flagged"] == [
         "short"
     ]
+
+
+REAL = os.environ.get("SO8T_REALDATA", "")
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not REAL, reason="SO8T_REALDATA")
+def test_real_questions(inputs, tmp_path, progress, exam):
+    form = exam("mmlu").form
+    found = {}
+    for task, path in (
+        ("elyza_tasks_100", "elyza-tasks-100-CC-BY-SA/dataset.jsonl"),
+        ("jcommonsensemorality", "jcommonsensemorality/data_test.csv"),
+    ):
+        out = tmp_path / f"real-{task}"
+        out.mkdir()
+        config = FileQuestions(kind="files", paths=(Path(REAL) / path,), licence="x", origin="x")
+        facts = collect_questions.run(config, {}, out, progress)
+        found[task] = outside_items(load_task(task), out, 0, form)
+        assert facts["rows"] == len(found[task])
+    elyza = found["elyza_tasks_100"]
+    assert len(elyza) == 100
+    assert all(item.reference and item.aspect for item in elyza)
+    assert {item.truth for item in found["jcommonsensemorality"]} == {"permissible", "wrong"}
+    asked = {item.id: item.prompt for item in elyza}
+    verbatim = [records.Record(name, "text", "ja", text) for name, text in asked.items()]
+    assert len(contamination.check(asked, verbatim)["flagged"]) == 100
+    other = [records.Record(i.id, "text", "ja", i.prompt) for i in found["jcommonsensemorality"]]
+    assert contamination.check(asked, other)["flagged"] == []

@@ -116,7 +116,12 @@ def test_one_error_makes_the_task_incomplete_and_nothing_is_ranked_on_it(make, t
     assert any(r["verdict"] == "better" for r in rows if r["task"] == "digits")
     assert results_of(out)["tasks"]["safety"]["B"]["errors"] == 1
     assert sum(map(sum, results_of(out)["tasks"]["safety"]["B"]["confusion"])) == 119
-    assert "INCOMPLETE" in (out / "report.md").read_text(encoding="utf-8")
+    assert facts["errors"]["safety"] == {"A": 0, "B": 1, "C-F16": 0, "C-Q8_0": 0, "C-Q4_K_M": 0}
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "INCOMPLETE" in report
+    assert "- safety: B gave no answer to 1 of 120 items." in report
+    assert results_of(out)["rankings"]["safety"] == {"why_not": "incomplete: not every system answered every item"}
+    assert results_of(out)["rankings"]["digits"]["n"] == 120
 
 
 def test_other_token_ids_fail_the_step(make, tmp_path, progress):
