@@ -212,7 +212,7 @@ def speeds(cells: dict[str, dict[str, Any]]) -> list[Block]:
     for name, facts in cells.items():
         sizes = (f"{facts.get(key, 0) / 1e6:.1f}" for key in ("file_bytes", "memory_peak_bytes"))
         rates = (facts.get(key) for key in ("prompt_tokens", "prompt_tokens_per_s", "new_tokens", "new_tokens_per_s"))
-        body.append((name, *sizes, *("-" if rate is None else f"{rate:.4g}" for rate in rates)))
+        body.append((name, *sizes, *("-" if rate is None else f"{rate:.0f}" for rate in rates)))
     said = "A prompt is read once for all its choices, and counts once. Memory is the whole process's."
     return [Block("heading", "Speed and memory"), Block("text", said), Block("table", "", (head, *body))]
 

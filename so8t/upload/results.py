@@ -30,7 +30,7 @@ def eval_results(results: Results, data_content: str, prefix: str = "C-") -> lis
                         dataset_type=f"so8t-{task}",
                         dataset_name=_dataset_name(results, task),
                         dataset_split="test",
-                        dataset_revision=data_content[:40],
+                        dataset_revision=None if _from_outside(results, task) else data_content[:40],
                         metric_type=MEASURES[measure],
                         metric_value=r[measure],
                         metric_name=f"{measure} of {system}",
@@ -42,8 +42,14 @@ def eval_results(results: Results, data_content: str, prefix: str = "C-") -> lis
 
 def _dataset_name(results: Results, task: str) -> str:
     """Where the questions are from: the held-out rows of this pipeline, or a data set of others."""
-    source = results.get("questions", {}).get(task, {})
-    return f"{task}: {source['origin']}" if "licence" in source else f"SO8T {task}, held out"
+    if _from_outside(results, task):
+        return f"{task}: {results['questions'][task]['origin']}"
+    return f"SO8T {task}, held out"
+
+
+def _from_outside(results: Results, task: str) -> bool:
+    """Whether a data set of others was asked."""
+    return "licence" in results.get("questions", {}).get(task, {})
 
 
 def task_table(systems: dict[str, Any]) -> list[str]:
