@@ -12,7 +12,7 @@ from pydantic import Field
 
 from so8t.artifacts import hash_file
 from so8t.errors import InputError
-from so8t.section import Repository, Section
+from so8t.section import Repository, Section, UserPath
 
 
 def content_of(path: Path) -> str:
@@ -42,7 +42,7 @@ class FileQuestions(Section):
     """Local files."""
 
     kind: Literal["files"]
-    paths: Annotated[tuple[Path, ...], Field(min_length=1)]
+    paths: Annotated[tuple[UserPath, ...], Field(min_length=1)]
     """Parquet, JSONL (also .gz), JSON or CSV."""
     licence: Annotated[str, Field(min_length=1)]
     """Licence that you declare."""

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from so8t.artifacts import hash_file
 from so8t.errors import InputError
 from so8t.questions import FileQuestions, HubQuestions, Questions, content_of
-from so8t.section import Section
+from so8t.section import Section, UserPath
 
 # Asked of the pipeline's own test split.
 OWN = frozenset({"safety", "digits", "tones"})
@@ -113,7 +113,7 @@ class LocalJudge(Section):
     """A GGUF file, asked in this process."""
 
     kind: Literal["gguf"]
-    path: Path
+    path: UserPath
     """The file."""
     sha256: str = ""
     """Its hash; empty takes the file as it is."""
@@ -174,7 +174,7 @@ class Benchmark(Section):
     """See Cell."""
     kv_cache: Literal["F16", "F32"] = "F16"
     """See Cell."""
-    harness_tasks: Path | None = None
+    harness_tasks: UserPath | None = None
     """See Cell."""
     contrasts: tuple[Contrast, ...] = CONTRASTS
     """Declared beforehand; Holm's correction spans the tests of one superiority contrast."""

@@ -171,6 +171,16 @@ def test_a_task_without_its_questions_is_refused_by_the_config():
     assert Benchmark(tasks=("mmlu", "digits"), data={"mmlu": hub}).outside() == ["mmlu"]
 
 
+def test_local_files_are_meant_from_the_config_s_folder(tmp_path):
+    data = {"mmlu": {"kind": "files", "paths": ["q.jsonl"], "licence": "mit", "origin": "here"}}
+    judge = {"kind": "gguf", "path": "judge.gguf"}
+    made = Benchmark.model_validate(
+        {"data": data, "judge": judge, "harness_tasks": "own"}, context={"folder": tmp_path}
+    )
+    assert made.data["mmlu"].paths == (tmp_path / "q.jsonl",)
+    assert (made.judge.path, made.harness_tasks) == (tmp_path / "judge.gguf", tmp_path / "own")
+
+
 def test_a_question_longer_than_the_context_is_an_error(exam):
     (item, _) = exam("mmlu", context_tokens=32).items
     assert isinstance(item.asked, Unanswerable)
