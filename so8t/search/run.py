@@ -16,6 +16,7 @@ from so8t import durable
 from so8t.errors import InputError, StepFailed
 from so8t.loop.checkpoint import Checkpoints
 from so8t.loop.environment import fingerprint, prepare
+from so8t.loop.microbatch import MicroBatch
 from so8t.loop.trainer import Trainer
 from so8t.models import write_thinking_tokenizer
 from so8t.progress import Metric, Progress
@@ -197,7 +198,10 @@ class _Search:
         """By the config's own reward and sampling, so that trials can be compared."""
         config = self.config.train
         judgement = Judgement(config.reward, config.ppo.missing_end_penalty, self.classify)
-        return sampled_reward(self.learner, self.judged, config.ppo, judgement, config.seed + 1)["reward"]
+        found = MicroBatch(config.ppo.batch).attempt(
+            lambda rows: sampled_reward(self.learner, self.judged, config.ppo, judgement, config.seed + 1, rows)
+        )
+        return found["reward"]
 
 
 def short(config: Train, updates: int) -> Train:

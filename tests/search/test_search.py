@@ -2,22 +2,31 @@
 
 import json
 import sqlite3
+from types import SimpleNamespace
 
 import pytest
+import torch
 from filelock import FileLock
 
 from so8t import artifacts
 from so8t.artifacts import Store
 from so8t.config import load_config
 from so8t.errors import ConfigError, InputError, ResourceError, StepFailed
-from so8t.search.run import choose_prompts
+from so8t.models import write_thinking_tokenizer
+from so8t.search.run import _Search, choose_prompts
 from so8t.search.study import FILE, StudyFile
 from so8t.step import Ref, lookup, steps
+from so8t.train import generation
+from so8t.train.learner import build
+from so8t.train.run import load_samples
 from so8t.train.warm import start_of, take_over, unseen
 from tests.conftest import ROOT
 from tests.search import small
 from tests.train import tiny
 from tests.train.test_alpha import sample
+
+# The whole searches of these tests have another one, by which trials of an untrained model differ.
+JUDGE = _Search._judge
 
 
 def trials(home):
@@ -99,6 +108,25 @@ def test_the_training_begins_where_the_search_left_the_warm_up(world, found, tmp
     held_out = [sample(i) for i in range(3)]
     kept = unseen(held_out, None)
     assert kept == held_out
+
+
+def test_its_judge_generates_in_halves_where_memory_runs_out(world, tmp_path, monkeypatch):
+    ids = write_thinking_tokenizer(world / "base", tmp_path)
+    learner = build(tiny.CONFIG, world / "base", tmp_path, ids, "cpu")
+    rows = load_samples(tiny.CONFIG, learner, tiny.artifact(world / "data", "preprocess"), "validation")
+    searching = SimpleNamespace(config=small.config(), learner=learner, judged=rows[:4], classify=None)
+    whole, embed, tried = JUDGE(searching), generation.embed, []
+
+    def short(learner, ids, pictures):
+        tried.append(len(ids))
+        if len(ids) > 2:
+            raise torch.OutOfMemoryError("refused")
+        return embed(learner, ids, pictures)
+
+    monkeypatch.setattr(generation, "embed", short)
+    # Replies of an untrained model are worth nothing, whichever they are.
+    assert JUDGE(searching) == pytest.approx(whole, abs=2)
+    assert tried == [4, 2, 2]
 
 
 def test_no_other_choice_sees_its_prompts():
