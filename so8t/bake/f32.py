@@ -8,7 +8,7 @@ from so8t.bake.gguf_model import write_model
 from so8t.bake.material import Material
 from so8t.bake.parity import Floats, Parity
 from so8t.errors import ResourceError
-from so8t.so8.merge import ITEM_BYTES
+from so8t.so8.rounding import ITEM_BYTES
 
 
 def measure_f32(

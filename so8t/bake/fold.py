@@ -20,7 +20,8 @@ from so8t.bake.gguf_vocab import strips_right
 from so8t.bake.material import Material, material_of, provenance
 from so8t.errors import InputError, ResourceError
 from so8t.progress import Progress
-from so8t.so8.merge import INDEX, ITEM_BYTES, Folded, shard_names, write_folded
+from so8t.so8.merge import INDEX, Folded, shard_names, write_folded
+from so8t.so8.rounding import ITEM_BYTES
 
 if TYPE_CHECKING:
     from so8t.step import Facts, Inputs

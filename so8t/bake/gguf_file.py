@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from so8t import durable
-from so8t.so8.merge import ITEM_BYTES, narrow
+from so8t.so8.rounding import ITEM_BYTES, narrow
 
 FileType = Literal["F32", "F16", "BF16"]
 FTYPE = {

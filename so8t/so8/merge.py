@@ -9,9 +9,9 @@ Weights are read row slice by row slice from safetensors, so that no tensor is e
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from scipy.linalg import expm
 
 from so8t import durable
 from so8t.errors import InputError
+from so8t.so8.rounding import ITEM_BYTES, STORED, beyond, rounded, widen
 
 Floats64 = NDArray[np.float64]
 
@@ -34,11 +35,6 @@ FORMAT = "so8t-adapter-1"
 MAPS = ("cayley", "expm")
 PARTS = ("so8_out", "so8_in", "lora_a", "lora_b")
 TOKEN_ROWS = {"token_rows.embed_tokens": "model.embed_tokens.weight", "token_rows.lm_head": "lm_head.weight"}
-ITEM_BYTES: dict[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
-STORED: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
-# All bits of the exponent: infinite, or not a number.
-EXPONENT = {"F16": np.uint16(0x7C00), "BF16": np.uint16(0x7F80)}
-HALF_MAX = float(np.finfo(np.float16).max)
 
 
 def rotations(generators: NDArray[Any], alpha: float, rotation_map: str = "cayley") -> Floats64:
@@ -112,7 +108,7 @@ def _right(weight: Floats64, blocks: Floats64) -> Floats64:
 class Adapter:
     """Changes by weight name, and whole replacement rows `[k, hidden]` for some token ids."""
 
-    changes: dict[str, Change]
+    changes: Mapping[str, Change]
     token_rows: dict[str, Floats64] = field(default_factory=dict)
     token_ids: tuple[int, ...] = ()
 
@@ -128,34 +124,60 @@ def read_adapter(
     token_ids: dict[str, int] | None = None,
     rotation_map: str = "cayley",
 ) -> Adapter:
-    """Read an adapter file; InputError names a tensor that does not belong there or has the wrong shape."""
+    """Read an adapter file, each change when it is asked for; InputError names a tensor that is odd in name or shape."""
     found = Tensors([tensors])
-    parts: dict[str, dict[str, Floats64]] = {}
+    parts: dict[str, dict[str, str]] = {}
     token_rows: dict[str, Floats64] = {}
     for name in found.names():
         module, _, part = name.rpartition(".")
         if name in TOKEN_ROWS:
             token_rows[TOKEN_ROWS[name]] = found.whole(name)
         elif part in PARTS:
-            parts.setdefault(module, {})[part] = found.whole(name)
+            parts.setdefault(module, {})[part] = name
         else:
             raise InputError(f"{tensors}: unknown tensor {name!r}", f"names that end in {', '.join(PARTS)}")
     ids = tuple(sorted((token_ids or {}).values()))  # the rows lie in the order of their ids
     for target, rows in token_rows.items():
         if len(rows) != len(ids):
             raise InputError(f"{tensors}: {len(rows)} rows for {target}", f"one for each of the {len(ids)} token ids")
-    changes = {
-        f"{module}.weight": _change(module, have, alpha, lora_scale, rotation_map) for module, have in parts.items()
-    }
-    return Adapter(changes, token_rows, ids)
+    for module, have in parts.items():
+        _check_parts(module, {part: found.info(name).shape for part, name in have.items()})
+
+    def read(module: str) -> Change:
+        return _change(module, {part: found.whole(name) for part, name in parts[module].items()}, alpha, lora_scale, rotation_map)  # fmt: skip
+
+    return Adapter(Changes({f"{module}.weight": module for module in parts}, read), token_rows, ids)
+
+
+class Changes(Mapping[str, Change]):
+    """Changes by weight name, made from the file each time: those of a whole model would take more room than its slices."""
+
+    def __init__(self, modules: Mapping[str, str], read: Callable[[str], Change]) -> None:
+        """`modules` names the adapter's module of each weight."""
+        self._modules, self._read = modules, read
+
+    def __getitem__(self, name: str) -> Change:
+        return self._read(self._modules[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+def _check_parts(module: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for side in ("so8_out", "so8_in"):
+        if side in shapes and shapes[side][1:] != (ENTRIES,):
+            raise InputError(f"{module}.{side} has shape {shapes[side]}", f"[channels/{BLOCK}, {ENTRIES}]")
+    if ("lora_a" in shapes) != ("lora_b" in shapes):
+        raise InputError(f"{module} has only one of lora_a and lora_b", "both or none")
 
 
 def _change(module: str, have: dict[str, Floats64], alpha: float, lora_scale: float, rotation_map: str) -> Change:
-    for side in ("so8_out", "so8_in"):
-        if side in have and have[side].shape[1:] != (ENTRIES,):
-            raise InputError(f"{module}.{side} has shape {have[side].shape}", f"[channels/{BLOCK}, {ENTRIES}]")
-    if ("lora_a" in have) != ("lora_b" in have):
-        raise InputError(f"{module} has only one of lora_a and lora_b", "both or none")
     return Change(
         r_out=rotations(have["so8_out"], alpha, rotation_map) if "so8_out" in have else None,
         r_in=rotations(have["so8_in"], alpha, rotation_map) if "so8_in" in have else None,
@@ -263,7 +285,7 @@ class Tensors:
 
     def rows(self, name: str, start: int, stop: int) -> Floats64:
         """Rows of a tensor as float64."""
-        wide: Floats64 = _widen(self.stored(name, start, stop)).astype(np.float64, copy=False)
+        wide: Floats64 = widen(self.stored(name, start, stop)).astype(np.float64, copy=False)
         return wide
 
     def whole(self, name: str) -> Floats64:
@@ -302,7 +324,8 @@ class Folded:
 
     def slices(self, name: str) -> Iterator[tuple[int, Floats64]]:
         """(first row, float64 rows) after folding."""
-        change, rows = self.adapter.changes.get(name), self.adapter.token_rows.get(name)
+        change = self.adapter.changes.get(name)
+        rows = self.adapter.token_rows.get(name)
         for start, weight in self.base.slices(name):
             if change is not None:
                 yield start, change.apply(weight, start)
@@ -321,15 +344,15 @@ class Folded:
         """
         lost, largest = 0, 0.0
         for values in self._values(name):
-            data, odd = _rounded(values, dtype)
+            data, odd = rounded(values, dtype)
             if odd is not None:
                 lost += int(odd.sum())
                 # A NaN is the largest of all.
-                largest = float(np.maximum(largest, np.abs(_widen(values)[odd]).max()))
+                largest = float(np.maximum(largest, np.abs(widen(values)[odd]).max()))
             elif not lost:
                 yield data
         if lost:
-            raise _beyond(called or name, dtype, lost, largest)
+            raise beyond(called or name, dtype, lost, largest)
 
     def _values(self, name: str) -> Iterator[NDArray[Any]]:
         """float64 where something was folded, else what is stored."""
@@ -393,56 +416,3 @@ def write_folded(source: Path, folded: Folded, target: Path) -> int:
             for data in folded.cast(name, header[name]["dtype"]):
                 file.write(data.data)
     return changed
-
-
-def _widen(data: NDArray[Any]) -> NDArray[Any]:
-    """Floats of what is stored: bf16 comes as its bits."""
-    return (data.astype(np.uint32) << 16).view(np.float32) if data.dtype == STORED["BF16"] else data
-
-
-@cache
-def _halves() -> NDArray[np.float16]:
-    """The F16 of each bf16: numpy rounds one by one, which takes three times as long as to look it up."""
-    with np.errstate(over="ignore"):
-        return _widen(np.arange(1 << 16, dtype=np.uint16)).astype(np.float16)
-
-
-def narrow(values: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
-    """Cast once, to nearest even, bf16 as its bits; InputError where a value would not be finite."""
-    result, odd = _rounded(values, dtype)
-    if odd is not None:
-        raise _beyond(name, dtype, int(odd.sum()), float(np.abs(values[odd]).max()))
-    return result
-
-
-def _beyond(name: str, dtype: str, lost: int, largest: float) -> InputError:
-    return InputError(
-        f"{name}: {lost} value(s) are not finite as {dtype}; the largest is {largest:.6g}",
-        f"finite values within {dtype}'s range" + (f", at most {HALF_MAX:g}" if dtype == "F16" else ""),
-        "use a base whose weights fit",
-    )
-
-
-def _rounded(values: NDArray[Any], dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Values in another type, and which of them are not finite there, if any.
-
-    bf16 comes as uint16 bits, through float32 (numpy has no bf16): that differs from one rounding in ties only.
-    """
-    stored_bf16 = values.dtype == STORED["BF16"]
-    if dtype == "BF16":
-        result = values if stored_bf16 else _bf16_bits(values)
-    elif dtype == "F16" and stored_bf16:
-        result = np.take(_halves(), values)
-    else:
-        with np.errstate(over="ignore"):
-            result = _widen(values).astype(np.float16 if dtype == "F16" else np.float32, copy=False)
-    odd = ~np.isfinite(result) if dtype == "F32" else (result.view(np.uint16) & EXPONENT[dtype]) == EXPONENT[dtype]
-    return np.ascontiguousarray(result), odd if odd.any() else None
-
-
-def _bf16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
-    with np.errstate(over="ignore"):
-        bits = np.ascontiguousarray(values.astype(np.float32)).view(np.uint32)
-    rounding = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    rounded: NDArray[np.uint16] = ((bits + rounding) >> np.uint32(16)).astype(np.uint16)
-    return rounded

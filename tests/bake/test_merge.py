@@ -9,12 +9,12 @@ from so8t.so8.merge import (
     Change,
     Folded,
     Tensors,
-    narrow,
     read_adapter,
     read_train_adapter,
     rotations,
     write_folded,
 )
+from so8t.so8.rounding import narrow
 
 RNG = np.random.default_rng(0)
 ROWS, COLUMNS, RANK = 24, 40, 3
