@@ -59,7 +59,7 @@ def contents(config: Config) -> list[str]:
 def test_threads_and_dask_make_the_same_bytes(tmp_path):
     pytest.importorskip("prefect_dask")
     found = []
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=180):
         for runner in ("threads", "dask"):
             config = prepared(tmp_path / runner, runner)
             made = shards(config)
