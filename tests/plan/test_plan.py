@@ -218,6 +218,7 @@ def test_an_unpinned_base_is_not_fetched_and_the_hub_tells_the_pin(tmp_path):
     assert planned.json["geometry"]["layers"] == 5, planned.err
     wanted = [f"base.revision={revision}", f"train.vision.pretrained.revision={tower}"]
     sources = [f"collect.sources.3.revision={magpie}", *(f"# collect.sources.{n} (" for n in (4, 5, 6))]
+    sources += [f"# benchmark.data.{task} (" for task in load_config(BOREA).benchmark.data]
     printed = pinned.out.splitlines()
     assert printed[:3] == [*wanted, sources[0]], pinned.err
-    assert [line.startswith(found) for line, found in zip(printed[3:], sources[1:], strict=True)] == [True] * 3
+    assert all(line.startswith(found) for line, found in zip(printed[3:], sources[1:], strict=True))
