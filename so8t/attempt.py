@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from so8t import durable
+from so8t import durable, faults
 from so8t.artifacts import Store, load
 from so8t.config import Notify
 from so8t.errors import Interrupted
@@ -61,7 +61,9 @@ def recorded(home: Path, session: SessionFile | None, settings: Notify) -> Itera
     except BaseException as error:
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         if not stopped:
-            notify(home, "failed", "so8t: the run failed", f"{error}\nLogs: {logs}", settings)
+            fault = faults.classify(error)
+            told = f"{error}\nTo do: {faults.POLICIES[fault].do}\nLogs: {logs}"
+            notify(home, "failed", f"so8t: the run failed ({fault})", told, settings)
         with durable.replacing_no_error(logs):
             log_error(logs, error)
             note("interrupted" if stopped else "failed", error=str(error))
@@ -75,7 +77,9 @@ def recorded(home: Path, session: SessionFile | None, settings: Notify) -> Itera
 
 def log_error(logs: Path, error: BaseException) -> None:
     """Append an error to the attempt's `errors.jsonl`."""
-    line = {"time": time.time(), "type": type(error).__name__, "message": str(error)}
+    line = {
+        "time": time.time(), "type": type(error).__name__, "fault": faults.classify(error), "message": str(error),
+    }  # fmt: skip
     with (logs / "errors.jsonl").open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

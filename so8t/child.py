@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from so8t import durable, errors
+from so8t import durable, errors, faults
 from so8t.artifacts import Artifact, Store
 from so8t.config import Config
 from so8t.errors import Interrupted, So8tError, StepFailed, UserError
@@ -57,6 +57,7 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
     command += ["--progress-file", str(files["progress"]), "--error-file", str(files["error"]), "--die-with-stdin"]
     if ref.part:
         command += ["--part", ref.part]
+    killed_before = faults.oom_kills()
     with files["log"].open("ab") as log, launcher(processes_of(ref, config)) as launched:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", *launched.module, *command],
@@ -77,7 +78,8 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
         finally:
             _alive.discard(process.pid)
     if code != 0:
-        raise _error(ref, code, files, processes_of(ref, config) > 1)
+        fault = faults.classify_exit(code, faults.oom_kills() - killed_before)
+        raise _error(ref, code, fault, files, processes_of(ref, config) > 1)
     planned = plan(ref, config, store)
     found = store.find(ref.step, planned.key)
     if found is None:
@@ -138,40 +140,53 @@ def _environment(ref: Ref, config: Config) -> dict[str, str]:
     }
 
 
-def _error(ref: Ref, code: int, files: dict[str, Path], together: bool) -> So8tError:
-    """The child's own error where it could still say it, else what the exit code means.
+def _error(ref: Ref, code: int, fault: faults.Fault, files: dict[str, Path], together: bool) -> So8tError:
+    """The child's own error where it could still say it, else what its end means (`fault`).
 
     `together`: torchrun stops the other processes where one has ended, and nobody here asked for that.
     """
     if files["error"].exists():
         told: dict[str, Any] = durable.read_json(files["error"])
-        kind = getattr(errors, told["type"], StepFailed)
-        if issubclass(kind, UserError):
-            return kind(told["found"], told["wanted"], told["do"])
-        if issubclass(kind, Interrupted) and together:
-            return StepFailed(f"{ref}: one of its processes ended; {told['message']}; see {files['log']}")
-        if issubclass(kind, Interrupted):
-            return Interrupted(told["message"], exit_code=told["exit_code"])
-        return kind(f"{ref}: {told['message']}")
+        error = _told(ref, told, files["log"], together)
+        error.fault = error.fault or told["fault"]
+        return error
     if code in (130, 143):
         # It saved and ended while its main thread was still in native code.
         return Interrupted(f"{ref} was stopped; the same command goes on from here", exit_code=code)
     tail = files["log"].read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-    return StepFailed(f"{ref} ended with {describe_exit(code)}; the end of {files['log']}:\n" + "\n".join(tail))
+    error = StepFailed(
+        f"{ref} ended with {describe_exit(code)} ({fault}); the end of {files['log']}:\n" + "\n".join(tail)
+    )
+    error.fault = fault
+    return error
+
+
+def _told(ref: Ref, told: dict[str, Any], log: Path, together: bool) -> So8tError:
+    """The child's error as its own type."""
+    kind = getattr(errors, told["type"], StepFailed)
+    if issubclass(kind, UserError):
+        return kind(told["found"], told["wanted"], told["do"])
+    if issubclass(kind, Interrupted) and together:
+        error = StepFailed(f"{ref}: one of its processes ended; {told['message']}; see {log}")
+        error.fault = faults.Fault.CRASH
+        return error
+    if issubclass(kind, Interrupted):
+        return Interrupted(told["message"], exit_code=told["exit_code"])
+    return kind(f"{ref}: {told['message']}")
 
 
 def describe_exit(code: int) -> str:
     """An exit code in words."""
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (the kernel's OOM killer?)" if name == "SIGKILL" else ""
-        return f"signal {name}{hint}"
+        return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"
 
 
 def write_error(path: Path, error: BaseException) -> None:
     """What the child leaves for its parent."""
-    told: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    told: dict[str, Any] = {
+        "type": type(error).__name__, "fault": faults.classify(error), "message": str(error),
+    }  # fmt: skip
     if isinstance(error, UserError):
         told |= {"found": error.found, "wanted": error.wanted, "do": error.do}
     if isinstance(error, So8tError):

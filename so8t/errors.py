@@ -7,6 +7,7 @@ So8tError                  1  something failed; nothing committed is lost
 |   +-- ResourceError         no room, no right to write, not enough memory
 +-- StepFailed             1  a step ended without an artifact
 |   +-- GateFailed            a step measured its own output and refuses it
+|   +-- NotFinite             a loss, a gradient or a weight is NaN or infinite
 +-- DamagedArtifact        1  bytes on disk are not the bytes that were written
 +-- Interrupted          130  a signal asked us to stop; the state was saved first
 """
@@ -16,6 +17,8 @@ class So8tError(Exception):
     """Root of the errors raised on purpose; its text is written for the user."""
 
     exit_code = 1
+    # The kind of fault (`so8t.faults`), where another process has told it.
+    fault: str = ""
 
 
 class UserError(So8tError):
@@ -51,6 +54,10 @@ class StepFailed(So8tError):
 
 class GateFailed(StepFailed):
     """A step measured what it made and refuses to pass it on."""
+
+
+class NotFinite(StepFailed):
+    """A loss, a gradient or a weight is NaN or infinite."""
 
 
 class DamagedArtifact(So8tError):

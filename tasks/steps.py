@@ -19,6 +19,7 @@ from so8t.artifacts import Artifact, Store
 from so8t.attempt import logs_of
 from so8t.config import Config
 from so8t.errors import GateFailed, Interrupted, UserError
+from so8t.faults import POLICIES, classify
 from so8t.progress import PlainLines, Sink
 from so8t.session import SessionProgress, now
 from so8t.step import Ref, execute, lookup, parts_of, plan, steps
@@ -38,7 +39,7 @@ def _cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
 def _worth_retrying(task_: Any, task_run: Any, state: State) -> bool:
     """What the user must mend, and a gate that measured the same bytes, fail the same way again."""
     error = state.result(raise_on_failure=False)
-    return not isinstance(error, UserError | GateFailed | Interrupted)
+    return not isinstance(error, UserError | Interrupted) and POLICIES[classify(error)].retry
 
 
 @task(

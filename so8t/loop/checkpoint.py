@@ -26,7 +26,7 @@ from torch import Tensor
 
 from so8t import durable
 from so8t.artifacts import hash_file
-from so8t.errors import InputError, StepFailed
+from so8t.errors import InputError, NotFinite
 from so8t.loop.directio import BlockWriter
 
 Kind = Literal["rolling", "emergency", "final"]
@@ -69,7 +69,7 @@ class Checkpoints:
     def save(self, kind: Kind, snapshot: Snapshot, tag: str = "", unwanted: Callable[[], bool] = lambda: False) -> Path:
         """Write tensors of the CPU durably, then prune; a step that is known to be there whole is not written twice.
 
-        A tag keeps it from being pruned. StepFailed where a number is not finite, GivenUp once `unwanted` says so,
+        A tag keeps it from being pruned. NotFinite where a number is not finite, GivenUp once `unwanted` says so,
         ResourceError where the disk refuses: what was there before is untouched then, and nothing half is left.
         """
         target = self.folder / f"{kind}-{snapshot.step}"
@@ -231,7 +231,7 @@ def _refuse_not_finite(snapshot: Snapshot) -> None:
             # One pass without a second array; a sum can also overflow, so it only says where to look.
             suspicious = not math.isfinite(float(numbers.sum()))
         if suspicious and not np.isfinite(numbers).all():
-            raise StepFailed(
+            raise NotFinite(
                 f"{name} holds NaN or infinity at step {snapshot.step}: this state is not saved, "
                 "and the checkpoint before it stands"
             )

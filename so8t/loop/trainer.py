@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from so8t import durable
-from so8t.errors import InputError, Interrupted, StepFailed
+from so8t.errors import InputError, Interrupted, NotFinite
 from so8t.loop import ranks
 from so8t.loop.checkpoint import Checkpoints, Kind, Snapshot
 from so8t.loop.follower import enter, take_over
@@ -224,7 +224,7 @@ class Trainer:
         row = {"phase": phase, "position": self.position, "step": self.global_step, **metrics}
         for name, value in metrics.items():
             if not math.isfinite(value):
-                raise StepFailed(
+                raise NotFinite(
                     f"{phase} {self.position + 1}: {name} is {value}; this step is not kept, and the newest "
                     "checkpoint stands"
                 )
