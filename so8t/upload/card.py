@@ -31,7 +31,7 @@ class Facts:
     results: r.Results
     data_content: str
     gates: list[dict[str, Any]]
-    files: list[dict[str, Any]]  # losses, memory and speed by GGUF file
+    files: list[dict[str, Any]]  # losses by GGUF file
     rows: list[dict[str, Any]]  # counts of the data by source and licence
     datasets: list[str]  # ids on the Hub
     attributions: list[str]
@@ -169,7 +169,7 @@ def _running_gguf(facts: Facts) -> list[str]:
         "run):", "",
         "```", f"ollama create {facts.name} -f Modelfile", f"ollama run {facts.name}", "```", "",
         *r.file_table([*facts.models, *([facts.mmproj] if facts.mmproj else [])], facts.files), "",
-        "Losses against the live adapter model; memory (with context and program) and speed on the machine of the bake.", "",
+        "Losses against the live adapter model.", "",
         *(_pictures(facts) if facts.mmproj else []),
     ]  # fmt: skip
 

@@ -94,28 +94,17 @@ def gate_table(gates: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def file_table(paths: Sequence[str], measured: Sequence[dict[str, Any]]) -> list[str]:
-    """Markdown rows: what each GGUF file loses against the live model, and what it takes; a dash where not measured."""
+    """Markdown rows: what each GGUF file loses against the live model; a dash where not measured.
+
+    Memory and speed differ each time and stay out of what counts by its bytes; the bake's manifest has them.
+    """
     known = {str(row["file"]): row for row in measured}
     rows = []
     for path in paths:
         row = known.get(path.rpartition("/")[2], {})
-        memory = f"{row['memory_peak_bytes'] / 1e6:.0f}" if "memory_peak_bytes" in row else "-"
-        rates = [f"{row[key]:.4g}" if key in row else "-" for key in ("prompt_tokens_per_s", "new_tokens_per_s")]
         losses = [f"{row['kl']:.3g}", percent(row["top1"]), f"{row['perplexity_ratio']:.4f}"] if row else ["-"] * 3
-        rows.append([f"`{path}`", *losses, memory, *rates, str(row.get("on", "-"))])
-    return table(
-        [
-            "GGUF file",
-            "mean KL",
-            "top-1",
-            "perplexity ratio",
-            "MB of memory",
-            "tokens/s read",
-            "tokens/s written",
-            "on",
-        ],
-        rows,
-    )
+        rows.append([f"`{path}`", *losses])
+    return table(["GGUF file", "mean KL", "top-1", "perplexity ratio"], rows)
 
 
 def table(head: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
