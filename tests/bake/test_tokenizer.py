@@ -101,5 +101,4 @@ def test_vocabulary_is_llama_cpp_s_own_of_phi_3(real):
     ours = read_vocabulary(real, SIZE)
     count = FIRST_ADDED + len(vocabulary.PHI3_TOKENS)
     assert ours.pieces[:count] == pieces[:count]
-    odd = {piece for piece, a, b in zip(pieces, ours.types[:count], types, strict=False) if a != b}
-    assert odd == {"<unk>"}  # there a control token; llama.cpp finds it by its id
+    assert ours.types[:count] == types[:count]
