@@ -34,7 +34,7 @@ def test_scores_are_the_log_softmax_of_the_logits(model):
     for ids, found in zip(continuations, scores, strict=True):
         table = log_softmax(model.logits([prompt + ids]))
         wanted = [table[len(prompt) - 1 + i, token] for i, token in enumerate(ids)]
-        # One token at a time rounds otherwise than a whole prompt: 1.4e-5 was seen. A wrong position gives more than 0.1.
+        # One token at a time rounds otherwise than a whole prompt: 1.4e-5 was seen.
         np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert model.score([prompt], continuations) == scores
 
