@@ -6,6 +6,8 @@ would stand between a boot and the first resumed step.
 
 import contextlib
 import importlib
+import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,12 +16,15 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 PROJECT = Path(__file__).resolve().parent.parent
 POOL = "so8t"
+# What the server answers to parameters that do not fit the schema.
+REFUSED = frozenset({409, 422})
+logger = logging.getLogger(__name__)
 PROJECT_TEMPLATE = "{{ $SO8T_PROJECT }}"
 
 
@@ -29,7 +34,8 @@ def register(
     """Create or update every deployment; `parameters` are defaults by flow name. Gives ids by `flow/deployment`.
 
     With `keep` a deployment that exists keeps its defaults, which are those of `so8t up`; its schema is of this version,
-    or the server would refuse a config with a key that is new.
+    or the server would refuse a config with a key that is new. Defaults that name a key which this version no longer has
+    are replaced by `parameters`, and this is said.
     """
     template = ProcessWorker.get_default_base_job_template()
     with contextlib.suppress(ObjectAlreadyExists):
@@ -46,7 +52,8 @@ def register(
         if known is not None and known.parameter_openapi_schema == schema:
             ids[name] = known.id
             continue
-        ids[name] = client.create_deployment(
+        create = partial(
+            client.create_deployment,
             flow_id=client.create_flow(flow),
             name=deployment["name"],
             entrypoint=deployment["entrypoint"],
@@ -54,10 +61,17 @@ def register(
             tags=deployment["tags"],
             work_pool_name=deployment["work_pool"]["name"],
             pull_steps=pull,
-            parameters=parameters.get(flow.name, {}) if known is None else known.parameters,
             parameter_openapi_schema=schema,
             enforce_parameter_schema=True,
         )
+        ours = parameters.get(flow.name, {})
+        try:
+            ids[name] = create(parameters=ours if known is None else known.parameters)
+        except PrefectHTTPStatusError as error:
+            if known is None or error.response.status_code not in REFUSED:
+                raise
+            logger.warning("%s: its defaults are of another version and are replaced by those of this config", name)
+            ids[name] = create(parameters=ours)
     return ids
 
 

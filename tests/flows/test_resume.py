@@ -418,4 +418,12 @@ def test_a_new_key_of_the_config_reaches_a_deployment_that_is_kept(served):
     assert deployment in ids.values()
     assert "accepted_findings" in after.parameter_openapi_schema["definitions"]["Upload"]["properties"]
     assert after.parameters == {"config": {"machine": {"threads": 1}}}
-    client.update_deployment(deployment, DeploymentUpdate(parameters={}))
+    # The other way round: this version has dropped a key that the kept defaults name.
+    schema = after.parameter_openapi_schema
+    schema["definitions"]["Machine"]["properties"]["no_longer_there"] = {"type": "integer"}
+    client.update_deployment(deployment, DeploymentUpdate(
+        parameter_openapi_schema=schema, parameters={"config": {"machine": {"no_longer_there": 1}}},
+    ))  # fmt: skip
+    assert client.read_deployment(deployment).parameters
+    assert deployment in register(client, {}, keep=True).values()
+    assert client.read_deployment(deployment).parameters == {}
