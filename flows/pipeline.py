@@ -48,6 +48,7 @@ def _walk(config: Config, made: list[Reference]) -> None:
     made += gather(submit_parts("train.search", config))
     made += gather([submit(TRAIN, config)])
     made += gather([submit(FOLD, config)])
+    made += gather(submit_parts("bake.stock", config))
     made += gather(submit_parts("bake.imatrix", config))
     made += gather(submit_parts("bake.quantize", config))
     made += gather([submit(BAKE, config)])

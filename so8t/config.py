@@ -6,10 +6,10 @@ import re
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from so8t.bake.config import Bake
 from so8t.benchmark.config import Benchmark
@@ -119,6 +119,27 @@ class Config(Section):
     machine: Machine = Machine()
     resume: Resume = Resume()
     notify: Notify = Notify()
+
+    @model_validator(mode="after")
+    def _base_has_partners(self) -> Self:
+        """What the base is compared with in a file must be baked in that type."""
+        types = self.base_types()
+        if odd := sorted({*types} - {"F16", *self.bake.quantizations}):
+            raise ValueError(f"benchmark.base_types has {', '.join(odd)}, which bake.quantizations has not")
+        named = [contrast.name for contrast in self.benchmark.contrasts if contrast.against == "A-*"]
+        if named and self.bake.quantizations and not {*types} & {*self.bake.quantizations}:
+            raise ValueError(
+                f"the contrast {named[0]!r} is against A-*, and no type of bake.quantizations is in benchmark.base_types: "
+                "name one there (a guided type cannot be: its guide is the trained model's), or declare other contrasts"
+            )
+        return self
+
+    def base_types(self) -> list[str]:
+        """As files of which types the base is asked."""
+        if self.benchmark.base_types is not None:
+            return list(self.benchmark.base_types)
+        plain: list[str] = [name for name in self.bake.quantizations if not self.bake.quantize(name).guided]
+        return plain[:1]
 
     def home(self) -> Path:
         """The home in force, absolute."""

@@ -10,6 +10,8 @@ BASE, FOLD, SEARCH = Ref("collect.base"), Ref("bake.fold"), Ref("train.search")
 IMATRIX = Ref("bake.imatrix")
 FOUR_CLASS = Ref("four_class")  # a flow of its own, and of the pipeline where the reward asks it
 QUESTIONS = "collect.questions"  # a part for each task whose questions are brought from elsewhere
+BASE_FILE = "A-"  # before a type: the untouched base as a file of it
+STOCK = "bake.stock"
 MODEL = "model"  # the one part of preprocess.classes
 # The name of collect.tower's one part, which exists only where a pretrained tower is configured.
 TOWER = "vision"
@@ -29,7 +31,19 @@ def _guides(config: Config) -> list[str]:
     return [""] if any(config.bake.quantize(name).guided for name in _quantized(config)) else []
 
 
+def _stock(config: Config) -> list[str]:
+    """The base's text model and its untrained tower, where a file of the base is asked."""
+    return ["text", "vision"] if config.base_types() else []
+
+
+def _quantize_parts(config: Config) -> list[str]:
+    """The files that are published, then those of the base."""
+    return _quantized(config) + [f"{BASE_FILE}{name}" for name in config.base_types() if name != "F16"]
+
+
 def _quantize_needs(config: Config, part: str) -> dict[str, Ref]:
+    if part.startswith(BASE_FILE):
+        return {"fold": Ref(STOCK, "text")}
     return {"fold": FOLD, **({"imatrix": IMATRIX} if config.bake.quantize(part).guided else {})}
 
 
@@ -40,7 +54,8 @@ def _searched(config: Config) -> list[str]:
 
 def _cells(config: Config) -> list[str]:
     """Every system on every task; the part's name is `<system>:<task>`."""
-    systems = ["A", "B", "C-F16", *(f"C-{name}" for name in config.bake.quantizations)]
+    files = [f"{BASE_FILE}{name}" for name in config.base_types()]
+    systems = ["A", *files, "B", "C-F16", *(f"C-{name}" for name in config.bake.quantizations)]
     return [f"{system}:{task}" for system in systems for task in config.benchmark.tasks]
 
 
@@ -61,6 +76,9 @@ def _judged_needs(config: Config, part: str) -> dict[str, Ref]:
 
 
 def _baked(system: str) -> dict[str, Ref]:
+    if system.startswith(BASE_FILE):
+        text = {"fold": Ref(STOCK, "text")} if system == "A-F16" else {"quantized": Ref("bake.quantize", system)}
+        return {**text, "tower": Ref(STOCK, "vision")}
     if system == "C-F16":
         return {"fold": FOLD}
     return {"fold": FOLD, "quantized": Ref("bake.quantize", system.removeprefix("C-"))}
@@ -114,7 +132,7 @@ def _tower_refs(config: Config) -> dict[str, Ref]:
 
 
 def _cell_needs(config: Config, part: str) -> dict[str, Ref]:
-    """A and B read the base (B the training too), C reads its GGUF; all get train's tokenizer."""
+    """A and B read the base (B the training too), the others their GGUF; all get train's tokenizer."""
     system, _, task = part.partition(":")
     shared = {"data": PREPROCESS, "train": TRAIN}
     if task in config.benchmark.outside():
@@ -204,6 +222,13 @@ STEPS: dict[str, Step] = {
             child=True,
         ),
         Step(
+            STOCK, "so8t.bake.stock", 1,
+            section=lambda config, part: config.bake.stock(part),
+            needs=lambda config, part: {"base": BASE} if part == "text" else {"train": TRAIN},
+            parts=_stock,
+            child=True,
+        ),
+        Step(
             "bake.imatrix", "so8t.bake.imatrix", 1,
             section=lambda config, part: config.bake.imatrix,
             needs=lambda config, part: {"data": PREPROCESS, "base": BASE, "train": TRAIN},
@@ -212,9 +237,9 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "bake.quantize", "so8t.bake.quantize", 1,
-            section=lambda config, part: config.bake.quantize(part),
+            section=lambda config, part: config.bake.quantize(part.removeprefix(BASE_FILE)),
             needs=_quantize_needs,
-            parts=_quantized,
+            parts=_quantize_parts,
             child=True,
         ),
         Step(
@@ -250,7 +275,7 @@ STEPS: dict[str, Step] = {
             session="followed",
         ),
         Step(
-            "benchmark", "so8t.benchmark.run", 2,
+            "benchmark", "so8t.benchmark.run", 3,
             section=lambda config, part: config.benchmark.pinned(),
             needs=lambda config, part: {
                 "data": PREPROCESS, "train": TRAIN, "bake": BAKE, **_question_refs(config),
@@ -261,7 +286,7 @@ STEPS: dict[str, Step] = {
             volatile=frozenset({"speed.json", "speed.md"}),
         ),
         Step(
-            "upload", "so8t.upload.run", 2,
+            "upload", "so8t.upload.run", 3,
             section=lambda config, part: config.upload,
             needs=lambda config, part: {
                 "base": BASE, "collected": COLLECT, "data": PREPROCESS, "train": TRAIN,

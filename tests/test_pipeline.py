@@ -71,6 +71,12 @@ def test_it_learnt(demo, task):
     assert training["p_holm"] < 0.01
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_delivered_beats_the_base_in_a_file_of_the_same_type(demo, task):
+    delivered = _contrast(demo, "delivered", task)
+    assert (delivered["of"], delivered["against"], delivered["verdict"]) == ("C-Q8_0", "A-Q8_0", "better")
+
+
 def test_ppo_raised_the_held_out_reward(demo):
     ppo = demo.json["steps"]["train"]["facts"]["metrics"]["ppo"]
     assert ppo["reward_after"]["n"] == ppo["reward_before"]["n"] >= 64
@@ -82,7 +88,7 @@ def test_the_baked_file_answers_as_the_live_model(demo):
     same = total = 0
     for task in TASKS:
         live, baked = _answers(demo, "B", task), _answers(demo, "C-F16", task)
-        assert live.keys() == baked.keys()
+        assert live.keys() == baked.keys() == _answers(demo, "A-Q8_0", task).keys()
         for key, answer in live.items():
             assert answer["ids_sha256"] == baked[key]["ids_sha256"]
             same += answer["predicted"] == baked[key]["predicted"]

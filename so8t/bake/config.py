@@ -24,6 +24,13 @@ class Fold(Section):
     need it, and a bake alone can leave it out (`--gguf-only`)."""
 
 
+class Stock(Section):
+    """The untouched base as a GGUF."""
+
+    part: Literal["text", "vision"]
+    """The language model, or the image tower as it was before training."""
+
+
 class Quantize(Section):
     """One quantized file."""
 
@@ -150,6 +157,10 @@ class Bake(Section):
         if not self.fold.stock:
             raise ValueError("fold.stock: false leaves nothing to publish; so8t step bake --gguf-only takes it alone")
         return self
+
+    def stock(self, part: str) -> Stock:
+        """The section of one part of the base's files."""
+        return Stock.model_validate({"part": part})
 
     def quantize(self, name: str) -> Quantize:
         """The section of one quantization."""

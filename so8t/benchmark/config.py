@@ -23,6 +23,7 @@ Shipped = Literal[
 ]  # fmt: skip
 Task = Shipped | Annotated[str, Field(pattern=r"^lm_eval\.[\w.+-]+$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
+BaseType = Literal["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
 
 
 def task_text(name: str) -> str:
@@ -34,7 +35,7 @@ class Cell(Section):
     """One system on one task."""
 
     system: str
-    """A, B, C-F16 or C-<quantization>."""
+    """A, A-<type>, B, C-F16 or C-<quantization>."""
     task: str
     """Name of the task."""
     task_sha256: str
@@ -65,7 +66,7 @@ class Contrast(Section):
     of: str
     """A system; `C-*` stands for every quantized one."""
     against: str
-    """The system that it is compared with."""
+    """The system that it is compared with; `A-*` for the base in a file of the same type, where there is one."""
     test: Literal["superiority", "equivalence", "non_inferiority"]
     """What is to be shown."""
     margin: Share = 0.05
@@ -78,7 +79,8 @@ class Contrast(Section):
 
 CONTRASTS = (
     Contrast(name="training", of="B", against="A", test="superiority"),
-    Contrast(name="delivered", of="C-*", against="A", test="superiority"),
+    # The same type on both sides: what differs is the training alone.
+    Contrast(name="delivered", of="C-*", against="A-*", test="superiority"),
     Contrast(name="baking", of="C-F16", against="B", test="equivalence", margin=0.03),
     Contrast(name="quantization", of="C-*", against="C-F16", test="non_inferiority", margin=0.05),
 )
@@ -176,6 +178,9 @@ class Benchmark(Section):
     """See Cell."""
     harness_tasks: UserPath | None = None
     """See Cell."""
+    base_types: tuple[BaseType, ...] | None = None
+    """As files of which types the untouched base is asked too, beside transformers: F16, or types that `bake.quantizations`
+    has. Nothing said takes the first of those without a guide; the files are not published."""
     contrasts: tuple[Contrast, ...] = CONTRASTS
     """Declared beforehand; Holm's correction spans the tests of one superiority contrast."""
     alpha: Share = 0.05

@@ -22,6 +22,7 @@ from so8t.errors import ConfigError
 Answers = dict[str, dict[str, list[Answer]]]  # task -> system -> answers by id
 Row = dict[str, Any]
 ANY_QUANTIZED = "C-*"
+SAME_TYPE = "A-*"
 
 
 def compute(config: Benchmark, tasks: dict[str, TaskFile], answers: Answers) -> list[Row]:
@@ -31,8 +32,8 @@ def compute(config: Benchmark, tasks: dict[str, TaskFile], answers: Answers) -> 
         family = [
             row
             for name in contrast.tasks or config.tasks
-            for of in resolve(contrast, sorted(answers[name]))
-            for row in _rows(config, contrast, tasks[name], of, answers[name])
+            for of, against in resolve(contrast, sorted(answers[name]))
+            for row in _rows(config, contrast, tasks[name], of, against, answers[name])
         ]
         if contrast.test == "superiority":
             _correct(config, family)
@@ -40,29 +41,38 @@ def compute(config: Benchmark, tasks: dict[str, TaskFile], answers: Answers) -> 
     return rows
 
 
-def resolve(contrast: Contrast, systems: Sequence[str]) -> list[str]:
-    """The systems that a contrast is about."""
-    for wanted in {contrast.of, contrast.against} - {ANY_QUANTIZED}:
+def resolve(contrast: Contrast, systems: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs of systems that a contrast is about."""
+    for wanted in {contrast.of, contrast.against} - {ANY_QUANTIZED, SAME_TYPE}:
         if wanted not in systems:
             raise ConfigError(
                 f"the contrast {contrast.name!r} names the system {wanted!r}",
-                f"one of {', '.join(systems)}, or {ANY_QUANTIZED} for `of`",
+                f"one of {', '.join(systems)}, or {ANY_QUANTIZED} for `of` and {SAME_TYPE} for `against`",
             )
-    if contrast.of == ANY_QUANTIZED:
-        return [system for system in systems if system.startswith("C-") and system != "C-F16"]
-    return [contrast.of]
+    several = [system for system in systems if system.startswith("C-") and system != "C-F16"]
+    firsts = several if contrast.of == ANY_QUANTIZED else [contrast.of]
+    if contrast.against != SAME_TYPE:
+        return [(first, contrast.against) for first in firsts]
+    pairs = [(first, f"A-{first.removeprefix('C-')}") for first in firsts if first.startswith("C-")]
+    found = [(first, base) for first, base in pairs if base in systems]
+    if firsts and not found:
+        raise ConfigError(
+            f"the contrast {contrast.name!r} compares {contrast.of} with {SAME_TYPE}, and no type has both",
+            "a type in benchmark.base_types that bake.quantizations has too",
+        )
+    return found
 
 
 def _rows(
-    config: Benchmark, contrast: Contrast, task: TaskFile, of: str, by_system: dict[str, list[Answer]]
+    config: Benchmark, contrast: Contrast, task: TaskFile, of: str, against: str, by_system: dict[str, list[Answer]]
 ) -> list[Row]:
-    first, second = by_system[of], by_system[contrast.against]
+    first, second = by_system[of], by_system[against]
     head: Row = {
         "contrast": contrast.name,
         "test": contrast.test,
         "task": task.name,
         "of": of,
-        "against": contrast.against,
+        "against": against,
     }
     errors = sum(a["status"] != "ok" or b["status"] != "ok" for a, b in zip(first, second, strict=True))
     if errors:

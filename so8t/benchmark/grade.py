@@ -54,7 +54,7 @@ def run(config: Judged, inputs: Inputs, out: Path, progress: Progress) -> Facts:
 
 def refuse_itself(config: Judged, inputs: Inputs) -> None:
     """InputError where the judge's file is the very file that it would grade: no such grade ranks anything."""
-    if isinstance(config.judge, LocalJudge) and config.system.startswith("C-"):
+    if isinstance(config.judge, LocalJudge) and config.system not in ("A", "B"):
         artifact, path = gguf_files(config.system, inputs)[0]
         if file_sha256(artifact, path) == config.judge.sha256:
             raise InputError(f"the judge is {config.system} itself", "another model as benchmark.judge")

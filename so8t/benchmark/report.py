@@ -253,8 +253,8 @@ def _replies(lines: Sequence[dict[str, Any]]) -> list[Block]:
 
 def _method(results: Results) -> list[Block]:
     lines = (
-        "A: the base with the untrained image tower; B: the base with live adapters; C: the baked files in llama.cpp, "
-        "C-F16 unquantized. The contrasts and margins were declared in the config before any answer was computed.",
+        "A: the base with the untrained image tower, A-Q8_0 and the like the same as a file of that type in llama.cpp; B: the "
+        "base with live adapters; C: the baked files in llama.cpp, C-F16 unquantized. The contrasts and margins were declared in the config before any answer was computed.",
         "safety, digits, tones: the reply is forced up to the answer in the words of the training split's references, and the "
         "choices are compared by log-probability: what the model prefers there, not what it writes freely. Tasks on questions "
         "from outside are asked as their task files say.",

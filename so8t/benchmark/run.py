@@ -24,7 +24,7 @@ from so8t.errors import StepFailed
 from so8t.progress import Progress
 from so8t.step import Facts, Inputs
 
-PLOTTED_SYSTEMS_MAX = 5
+PLOTTED_SYSTEMS_MAX = 6
 
 
 def run(config: Benchmark, inputs: Inputs, out: Path, progress: Progress) -> Facts:
@@ -146,7 +146,7 @@ def read_cells(config: Benchmark, inputs: Inputs) -> Answers:
 
 
 def read_lines(config: Benchmark, inputs: Inputs, file: str) -> Answers:
-    """A file of every cell by task and system, in the order A, B, C-F16, the quantized ones."""
+    """A file of every cell by task and system, in the order A, its files, B, C-F16, the quantized ones."""
     found: Answers = {name: {} for name in config.tasks}
     cells = [role.removeprefix("cell.").partition(":") for role in inputs if role.startswith("cell.")]
     for system, _, task in sorted(cells, key=lambda cell: (cell[0].startswith("C-"), cell[0] != "C-F16", cell)):

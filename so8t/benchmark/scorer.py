@@ -59,13 +59,11 @@ def model_digest(system: str, inputs: Inputs) -> str:
 
 
 def gguf_files(system: str, inputs: Inputs) -> list[tuple[Artifact, str]]:
-    """The text model and the mmproj file of a baked system, each with its artifact."""
-    fold = inputs["fold"]
-    mmproj = _only(fold, "-mmproj-F16.gguf", "")
-    if system == "C-F16":
-        return [(fold, _only(fold, "-F16.gguf", "mmproj")), (fold, mmproj)]
-    quantized = inputs["quantized"]
-    return [(quantized, _only(quantized, f"{system.removeprefix('C-')}.gguf", "mmproj")), (fold, mmproj)]
+    """The text model and the mmproj file of a system in llama.cpp, each with its artifact."""
+    tower = inputs["tower" if system.startswith("A-") else "fold"]
+    kind = system.partition("-")[2]
+    text = inputs["fold" if kind == "F16" else "quantized"]
+    return [(text, _only(text, f"-{kind}.gguf", "mmproj")), (tower, _only(tower, "-mmproj-F16.gguf", ""))]
 
 
 def file_bytes(system: str, inputs: Inputs) -> int:

@@ -1,5 +1,7 @@
 """Disk by step, in bytes: what each leaves behind, and the highest point."""
 
+from collections.abc import Sequence
+
 from so8t.bake.config import GUIDED, Quantization
 from so8t.plan.geometry import Geometry
 from so8t.plan.memory import FP32, Shapes, align_need, rollout_need, tower_need, warmup_need
@@ -11,7 +13,9 @@ BITS = {"Q8_0": 8.5, "Q6_K": 6.5625, "Q5_K_M": 5.69, "Q4_K_M": 4.85}
 TOKENIZER_BYTES = 8 << 20
 
 
-def disk(shapes: Shapes, quantizations: tuple[Quantization, ...], checkpoints_kept: int) -> dict[str, int]:
+def disk(
+    shapes: Shapes, quantizations: tuple[Quantization, ...], base_types: Sequence[str], checkpoints_kept: int
+) -> dict[str, int]:
     """By step, with `peak`, the sum: nothing is removed before cleanup. Collected data are not known beforehand."""
     geometry, counts = shapes.geometry, shapes.counts
     checkpoint = checkpoint_bytes(shapes)
@@ -25,6 +29,7 @@ def disk(shapes: Shapes, quantizations: tuple[Quantization, ...], checkpoints_ke
     }
     # A published folder is linked or copied; copied is the worse case.
     steps["upload"] = steps["bake.fold"] + sum(size for name, size in steps.items() if name.startswith("bake.quantize"))
+    steps |= base_bytes(geometry, counts, base_types)
     return {**steps, "peak": sum(steps.values())}
 
 
@@ -49,6 +54,17 @@ def fold_bytes(geometry: Geometry, counts: Counts) -> int:
     return 2 * HALF * geometry.parameters + (FP32 + HALF) * vision
 
 
-def quantized_bytes(geometry: Geometry, name: Quantization) -> int:
+def base_bytes(geometry: Geometry, counts: Counts, types: Sequence[str]) -> dict[str, int]:
+    """The untouched base as files, which are not published: F16, its tower, and each type."""
+    if not types:
+        return {}
+    files = {
+        "bake.stock[text]": HALF * geometry.parameters,
+        "bake.stock[vision]": HALF * (counts.tower + counts.projector),
+    }
+    return files | {f"bake.quantize[A-{name}]": quantized_bytes(geometry, name) for name in types if name != "F16"}
+
+
+def quantized_bytes(geometry: Geometry, name: str) -> int:
     """One quantized GGUF."""
     return int(geometry.parameters * BITS[name.removesuffix(GUIDED)] / 8)

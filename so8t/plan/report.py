@@ -29,8 +29,9 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
     if card:
         machine = replace(machine, gpu=speed.name, gpu_bytes=speed.memory_gib * GIB)
     needs = phases(shapes, machine.gpu_bytes if on_gpu else machine.memory_bytes)
-    seconds = durations(shapes, speed, config.bake.quantizations, config.search)
-    sizes = disk(shapes, config.bake.quantizations, config.machine.checkpoint_keep)
+    quantized = (*config.bake.quantizations, *(f"A-{name}" for name in config.base_types() if name != "F16"))
+    seconds = durations(shapes, speed, quantized, config.search)
+    sizes = disk(shapes, config.bake.quantizations, config.base_types(), config.machine.checkpoint_keep)
     return {
         "geometry": {**asdict(geometry), "image_tokens": tower.tokens},
         "parameters": {**shapes.counts.as_dict(), "checkpoint_bytes": checkpoint_bytes(shapes)},

@@ -184,8 +184,9 @@ def _pictures(facts: Facts) -> list[str]:
 def _results(facts: Facts) -> list[str]:
     lines = ["## Results on the held-out test split", ""]
     lines += [
-        "A: the base; B: the base with live adapters; C: the baked files in llama.cpp, C-F16 unquantized. The reply is forced "
-        "up to the answer and the choices are compared by log-probability. The test split was used for nothing else.",
+        "A: the base, A-Q8_0 and the like the same as a file of that type in llama.cpp, not published here; B: the base with "
+        "live adapters; C: the baked files in llama.cpp, C-F16 unquantized. The reply is forced up to the answer and the "
+        "choices are compared by log-probability. The test split was used for nothing else.",
     ]  # fmt: skip
     for task, systems in sorted(facts.results["tasks"].items()):
         lines += ["", f"### {task}", "", *r.task_table(systems)]

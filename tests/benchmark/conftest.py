@@ -6,6 +6,9 @@ import pytest
 
 from so8t import records, thinking
 from so8t.artifacts import Artifact
+from so8t.bake import quantize
+from so8t.bake import stock as bake_stock
+from so8t.bake.config import Bake
 from so8t.benchmark.config import Benchmark, Cell
 from so8t.labels import Label
 from so8t.records import Record
@@ -52,11 +55,25 @@ def data(tmp_path_factory) -> Artifact:
 
 
 @pytest.fixture(scope="session")
-def inputs(data, world, folded):
+def stock(tmp_path_factory, world, progress) -> dict[str, Artifact]:
+    """The untouched base in F16, its tower, and the base in Q8_0."""
+    made = {}
+    for part, given in (("text", {"base": world.base}), ("vision", {"train": world.train})):
+        out = tmp_path_factory.mktemp(part)
+        made[part] = artifact(out, "bake.stock", **bake_stock.run(Bake().stock(part), given, out, progress))
+    out = tmp_path_factory.mktemp("stock-quantized")
+    facts = quantize.run(Bake().quantize("Q8_0"), {"fold": made["text"]}, out, progress)
+    return {**made, "Q8_0": artifact(out, "bake.quantize", **facts)}
+
+
+@pytest.fixture(scope="session")
+def inputs(data, world, folded, stock):
     """Inputs of a cell by system."""
 
     def give(system: str) -> dict[str, Artifact]:
         shared = {"data": data, "train": world.train}
+        if system.startswith("A-"):
+            return {**shared, "tower": stock["vision"], "fold": stock["text"], "quantized": stock["Q8_0"]}
         return {**shared, "base": world.base} if system in {"A", "B"} else {**shared, "fold": folded}
 
     return give

@@ -20,7 +20,7 @@ from tests.benchmark.outside import questions
 TASK = "elyza_tasks_100"
 WORDS = [f"題{n}" for n in range(14)]
 ROWS = [{"input": f"{w}とは？", "output": f"{w}です。", "eval_aspect": f"{w}を言うこと"} for w in WORDS]
-SYSTEMS = ("A", "B", "C-F16", "C-Q8_0")
+SYSTEMS = ("A", "A-Q8_0", "B", "C-F16", "C-Q8_0")
 
 
 def reply_of(text: str) -> str:
@@ -163,7 +163,7 @@ def test_without_a_judge_there_is_no_elyza_score(tmp_path, progress, graded):
 def test_grades_are_compared_in_pairs(tmp_path, progress, graded, no_pause, monkeypatch):
     monkeypatch.setattr(grade, "refuse_itself", lambda config, inputs: None)  # these systems have no files
     with endpoint(reply_of) as served:
-        skills = {"A": 0.1, "B": 0.9, "C-F16": 0.9, "C-Q8_0": 0.9}
+        skills = {"A": 0.1, "A-Q8_0": 0.1, "B": 0.9, "C-F16": 0.9, "C-Q8_0": 0.9}
         results, report = report_of(tmp_path, progress, graded, config_with(served.url), skills)
     by = {(row["contrast"], row["of"]): row for row in results["contrasts"]}
     assert (by["training", "B"]["verdict"], by["training", "B"]["unit"]) == ("better", "grade")
@@ -172,7 +172,7 @@ def test_grades_are_compared_in_pairs(tmp_path, progress, graded, no_pause, monk
     assert by["training", "B"]["wins"] > by["training", "B"]["losses"]
     assert results["judge"]["quadratic_kappa"] == 1.0
     ranking = results["rankings"][TASK]
-    assert ranking["systems"][int(np.argmax(ranking["average_ranks"]))] == "A"
+    assert ranking["systems"][int(np.argmax(ranking["average_ranks"]))] in {"A", "A-Q8_0"}
     assert "ELYZA score: mean of the grades 1 to 5 by judge-1 at 127.0.0.1" in report
     assert "題" not in json.dumps(results, ensure_ascii=False), "ids and scores are published, texts are not"
 

@@ -14,7 +14,7 @@ from so8t.errors import ConfigError, StepFailed
 from tests.benchmark.conftest import artifact
 
 CONFIG = Benchmark(tasks=("safety", "digits"), resamples=400)
-SYSTEMS = ("A", "B", "C-F16", "C-Q8_0", "C-Q4_K_M")
+SYSTEMS = ("A", "A-Q8_0", "B", "C-F16", "C-Q8_0", "C-Q4_K_M")
 
 
 def answers(task: str, skill: float, seed: int, n: int = 120) -> list[dict]:
@@ -62,7 +62,7 @@ def make(tmp_path):
     return give
 
 
-SKILLS = {"A": 0.1, "B": 0.9, "C-F16": 0.9, "C-Q8_0": 0.9, "C-Q4_K_M": 0.5}
+SKILLS = {"A": 0.1, "A-Q8_0": 0.1, "B": 0.9, "C-F16": 0.9, "C-Q8_0": 0.9, "C-Q4_K_M": 0.5}
 
 
 def results_of(folder) -> dict:
@@ -75,6 +75,9 @@ def test_a_gain_a_loss_and_their_sentences(make, tmp_path, progress):
     rows = {(r["contrast"], r["task"], r["of"], r["measure"]): r for r in results_of(out)["contrasts"]}
     assert rows["training", "safety", "B", "macro_f1"]["verdict"] == "better"
     assert rows["training", "digits", "B", "accuracy"]["family"] == 2
+    delivered = {(of, row["against"]) for (name, _, of, _), row in rows.items() if name == "delivered"}
+    assert delivered == {("C-Q8_0", "A-Q8_0")}, "one type on both sides"
+    assert rows["delivered", "safety", "C-Q8_0", "macro_f1"]["verdict"] == "better"
     assert rows["quantization", "digits", "C-Q4_K_M", "accuracy"]["verdict"] == "not shown"
     assert rows["quantization", "safety", "C-Q4_K_M", "free of under_blocking"]["n"] == 60
     assert facts["complete"] is True
@@ -116,7 +119,7 @@ def test_one_error_makes_the_task_incomplete_and_nothing_is_ranked_on_it(make, t
     assert any(r["verdict"] == "better" for r in rows if r["task"] == "digits")
     assert results_of(out)["tasks"]["safety"]["B"]["errors"] == 1
     assert sum(map(sum, results_of(out)["tasks"]["safety"]["B"]["confusion"])) == 119
-    assert facts["errors"]["safety"] == {"A": 0, "B": 1, "C-F16": 0, "C-Q8_0": 0, "C-Q4_K_M": 0}
+    assert facts["errors"]["safety"] == {"A": 0, "A-Q8_0": 0, "B": 1, "C-F16": 0, "C-Q8_0": 0, "C-Q4_K_M": 0}
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "INCOMPLETE" in report
     assert "- safety: B gave no answer to 1 of 120 items." in report

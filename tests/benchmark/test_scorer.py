@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from so8t import durable
 from so8t.bake.gguf_model import write_model
 from so8t.benchmark.cell import prepare
 from so8t.benchmark.prompts import Question, Tokenizer, continuations
@@ -22,25 +23,29 @@ TOLERANCE_NATS = 0.03
 
 @pytest.fixture(scope="module")
 def scorers(inputs):
-    opened = {system: open_scorer(system, inputs(system), MACHINE, 256) for system in ("A", "B", "C-F16")}
+    opened = {
+        system: open_scorer(system, inputs(system), MACHINE, 256) for system in ("A", "A-F16", "A-Q8_0", "B", "C-F16")
+    }
     yield opened
     for scorer in opened.values():
         scorer.close()
 
 
+@pytest.mark.parametrize("pair", [("B", "C-F16"), ("A", "A-F16")])
 @pytest.mark.parametrize("task", ["safety", "digits", "tones"])
-def test_backends_agree(scorers, inputs, task):
+def test_backends_agree(scorers, inputs, task, pair):
     asked = prepare(cell_config("B", task), inputs("B")).asked
-    live, baked = (scorers[system].choose(asked) for system in ("B", "C-F16"))
+    live, baked = (scorers[system].choose(asked) for system in pair)
     gaps = [abs(a - b) for one, other in zip(live, baked, strict=True) for a, b in zip(one, other, strict=True)]
     assert max(gaps) < TOLERANCE_NATS
     spread = max(max(row) - min(row) for row in live)
     assert spread > 10 * TOLERANCE_NATS  # else agreement would mean nothing
 
 
-def test_the_base_is_another_system(scorers, inputs):
+@pytest.mark.parametrize("pair", [("A", "B"), ("A-F16", "C-F16"), ("A-Q8_0", "C-F16")])
+def test_the_base_is_another_system(scorers, inputs, pair):
     asked = prepare(cell_config("A", "digits"), inputs("A")).asked
-    one, other = (scorers[system].choose(asked) for system in ("A", "B"))
+    one, other = (scorers[system].choose(asked) for system in pair)
     assert max(abs(a - b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)) > 0.1
 
 
@@ -80,10 +85,11 @@ def test_greedy_takes_the_likeliest_token_each_time(scorers, inputs, system):
     reply = scorers[system].generate(first, 5, (0,))
     found = reply.ids
     forced: list[int] = []
+    tokens = durable.read_json(inputs("B")["base"].path / "config.json")["vocab_size"]
     for _ in range(5):
-        step = dataclasses.replace(first, forced=tuple(forced), choices=tuple((token,) for token in range(2000)))
+        step = dataclasses.replace(first, forced=tuple(forced), choices=tuple((token,) for token in range(tokens)))
         (logprobs,) = scorers[system].choose([step])
-        forced.append(max(range(2000), key=logprobs.__getitem__))
+        forced.append(max(range(tokens), key=logprobs.__getitem__))
     assert found == forced
     assert not reply.ended
     stopped = scorers[system].generate(first, 5, (found[2],))

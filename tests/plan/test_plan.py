@@ -179,6 +179,10 @@ def test_the_command_tells_all_in_json_and_loads_no_torch(tmp_path):
     for need in told["memory"].values():
         assert need["device_bytes"] == sum(need["device"].values())
     assert told["disk"]["peak"] == sum(size for name, size in told["disk"].items() if name != "peak")
+    sizes = told["disk"]
+    assert sizes["bake.quantize[A-Q8_0]"] == sizes["bake.quantize[Q8_0]"] > 0
+    published = ("bake.fold", *(f"bake.quantize[{name}]" for name in ("Q8_0", "Q5_K_M", "Q4_K_M")))
+    assert sizes["upload"] == sum(sizes[name] for name in published), "the base's files stay here"
     assert all(0 < low < high for low, high in told["seconds"].values())
     unpinned = BOREA.read_text(encoding="utf-8").count("revision: unpinned")
     assert unpinned > 1

@@ -144,7 +144,7 @@ def results() -> dict[str, object]:
             "logprobs": logprobs, "language": "ja" if item % 2 else "en", "category": "everyday",
         }  # fmt: skip
 
-    skills = {"A": 0.1, "B": 0.8, "C-F16": 0.8, "C-Q8_0": 0.8}
+    skills = {"A": 0.1, "B": 0.8, "C-F16": 0.8, "C-Q8_0": 0.8, "A-Q8_0": 0.1}
     answers = {"safety": {system: [answer(i, skill) for i in range(40)] for system, skill in skills.items()}}
     summary = {system: summarise(config, tasks["safety"], lines) for system, lines in answers["safety"].items()}
     return {"tasks": {"safety": summary}, "contrasts": compute(config, tasks, answers), "complete": True}
