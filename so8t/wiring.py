@@ -1,6 +1,7 @@
 """Which step reads what: the one place that knows the shape of the whole."""
 
 from so8t.config import Config
+from so8t.local_files import LocalFiles
 from so8t.section import Section
 from so8t.step import Ref, Step
 
@@ -24,6 +25,12 @@ def _sources(config: Config) -> list[str]:
 
 def _quantized(config: Config) -> list[str]:
     return list(config.bake.quantizations)
+
+
+def _source(config: Config, part: str) -> Section:
+    """Local files count by their hashes."""
+    source = next(s for s in config.collect.sources if s.name == part)
+    return source.pinned() if isinstance(source, LocalFiles) else source
 
 
 def _guides(config: Config) -> list[str]:
@@ -158,7 +165,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "collect.source", "so8t.collect.source", 4,
-            section=lambda config, part: next(s for s in config.collect.sources if s.name == part),
+            section=_source,
             needs=lambda config, part: {},
             parts=_sources,
             volatile=frozenset({"times.jsonl", "crawl/"}),
@@ -286,7 +293,7 @@ STEPS: dict[str, Step] = {
             volatile=frozenset({"speed.json", "speed.md"}),
         ),
         Step(
-            "upload", "so8t.upload.run", 3,
+            "upload", "so8t.upload.run", 4,
             section=lambda config, part: config.upload,
             needs=lambda config, part: {
                 "base": BASE, "collected": COLLECT, "data": PREPROCESS, "train": TRAIN,

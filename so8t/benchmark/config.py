@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from so8t.artifacts import hash_file
 from so8t.errors import InputError
-from so8t.questions import FileQuestions, HubQuestions, Questions, content_of
+from so8t.local_files import content_of
+from so8t.questions import FileQuestions, HubQuestions, Questions
 from so8t.section import Section, UserPath
 
 # Asked of the pipeline's own test split.
@@ -216,6 +217,15 @@ class Benchmark(Section):
             raise ValueError(f"benchmark.data says nothing of {', '.join(missing)}: kind hub or files")
         return self
 
+    @model_validator(mode="after")
+    def _contrasts_are_asked(self) -> Self:
+        for contrast in self.contrasts:
+            if absent := [name for name in contrast.tasks if name not in self.tasks]:
+                raise ValueError(
+                    f"the contrast {contrast.name!r} names {', '.join(absent)}, which benchmark.tasks does not ask"
+                )
+        return self
+
     def outside(self) -> list[str]:
         """The tasks whose questions are brought from elsewhere."""
         return [name for name in self.tasks if name not in OWN and not name.startswith(HARNESS)]
@@ -269,7 +279,8 @@ def _digest(text: str) -> str:
 
 
 def _harness_digest(folder: Path | None) -> str:
-    """Of the version that is installed and of the user's own task files."""
+    """Of the version that is installed and of everything in the user's folder: its YAML includes files of any name, calls
+    functions in Python files and reads rows beside it."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -277,5 +288,6 @@ def _harness_digest(folder: Path | None) -> str:
     except PackageNotFoundError:
         found = [""]
     if folder:
-        found += [f"{path.relative_to(folder).as_posix()} {hash_file(path)}" for path in sorted(folder.rglob("*.yaml"))]
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        found += [f"{path.relative_to(folder).as_posix()} {hash_file(path)}" for path in files]
     return _digest("\n".join(found))

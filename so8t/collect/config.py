@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from so8t.collect.web.config import WebSource
+from so8t.local_files import LocalFiles
 from so8t.section import Repository, Revision, Section, UserPath
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -70,7 +71,7 @@ class DemoSource(Section):
     """Further licences that you accept for this source alone: the digits are cc-by-4.0."""
 
 
-class FilesSource(Section):
+class FilesSource(LocalFiles):
     """Local files in this project's row format, with pictures and sounds beside them."""
 
     kind: Literal["files"]
@@ -78,7 +79,8 @@ class FilesSource(Section):
     """Name of the part."""
     paths: Annotated[tuple[UserPath, ...], Field(min_length=1)]
     """The files; the end of the name says which format: .parquet as collect writes it, .jsonl (also .gz), .json, .csv, or
-    a .zip, .tar or .tar.gz of such. A row's `media` names a PNG, JPEG, WebP, WAV, FLAC or Ogg file relative to its own."""
+    a .zip, .tar or .tar.gz of such. A row's `media` names a PNG, JPEG, WebP, WAV, FLAC or Ogg file relative to its own. A
+    file that was changed is collected again; a changed medium outside an archive counts once its row's file changes."""
     licence: str
     """Licence that you declare for rows that state none."""
     label: ClassName = ""

@@ -33,6 +33,7 @@ def gather(config: FilesSource, out: Path, progress: Progress) -> Gathered:
         raise InputError(f"two files of source {config.name} have the same name", "names that differ", "rename one")
     for path in config.paths:
         _check(path)
+    config.pinned()  # they may have changed since the key was made
     files = [{"file": path.name, "sha256": hash_file(path), "size_bytes": path.stat().st_size} for path in config.paths]
 
     def say(problem: str) -> None:

@@ -128,8 +128,11 @@ def load(files: Iterable[Prompts], questions: Iterable[Path] = ()) -> Contaminat
 def read_questions(path: Path) -> list[str]:
     """Of each row what stands under a question's usual name, and every other text too long for a choice or a category."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        texts = {key: value for key, value in json.loads(line)["row"].items() if isinstance(value, str)}
+    # JSON leaves U+2028 and U+0085 as they are, at which `splitlines` would break a row in two.
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        texts = {
+            key: value for key, value in (json.loads(line)["row"] if line else {}).items() if isinstance(value, str)
+        }
         found += [text for key, text in texts.items() if key.lower() in ASKED or len(compare_key(text)) >= SHORT]
     return found
 
@@ -137,7 +140,7 @@ def read_questions(path: Path) -> list[str]:
 def read_prompts(path: Path, key: str) -> list[str]:
     """The texts under `key` in a JSONL file; InputError names the line that has none."""
     prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -127,7 +127,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
             raise InputError(f"{path} has the columns {reader.fieldnames}", "id and label", "fill in active.csv")
         return [(reader.line_num, row) for row in reader]
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         try:
             row = json.loads(line) if line.strip() else {}
         except ValueError:

@@ -182,14 +182,13 @@ def _pictures(facts: Facts) -> list[str]:
 
 
 def _results(facts: Facts) -> list[str]:
-    lines = ["## Results on the held-out test split", ""]
-    lines += [
+    lines = [
+        "## Results", "",
         "A: the base, A-Q8_0 and the like the same as a file of that type in llama.cpp, not published here; B: the base with "
-        "live adapters; C: the baked files in llama.cpp, C-F16 unquantized. The reply is forced up to the answer and the "
-        "choices are compared by log-probability. The test split was used for nothing else.",
+        "live adapters; C: the baked files in llama.cpp, C-F16 unquantized.",
     ]  # fmt: skip
     for task, systems in sorted(facts.results["tasks"].items()):
-        lines += ["", f"### {task}", "", *r.task_table(systems)]
+        lines += ["", f"### {task}", "", _asked(facts, task), "", *r.task_table(systems)]
         faults = r.fault_table(systems)
         lines += ["", *faults] if faults else []
     lines += ["", "### Declared contrasts", "", *r.contrast_list(facts.results)]
@@ -198,6 +197,15 @@ def _results(facts: Facts) -> list[str]:
         "",
         f"Methods, plots and every number: {_link(facts, 'model', 'eval/report.md')}, {_link(facts, 'model', 'eval/results.json')}.",
     ]
+
+
+def _asked(facts: Facts, task: str) -> str:
+    if r.from_outside(facts.results, task):
+        return f"Questions of others ({r.origin(facts.results, task)}); how they are asked stands in the report."
+    return (
+        "The held-out test split, used for nothing else: the reply is forced up to the answer and the choices are compared by "
+        "log-probability."
+    )
 
 
 def _gates(facts: Facts) -> list[str]:

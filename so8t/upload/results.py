@@ -29,8 +29,8 @@ def eval_results(results: Results, data_content: str, prefix: str = "C-") -> lis
                         task_type=TASK_TYPES.get(task, "text-generation"),
                         dataset_type=f"so8t-{task}",
                         dataset_name=_dataset_name(results, task),
-                        dataset_split="test",
-                        dataset_revision=None if _from_outside(results, task) else data_content[:40],
+                        dataset_split=None if from_outside(results, task) else "test",
+                        dataset_revision=None if from_outside(results, task) else data_content[:40],
                         metric_type=MEASURES[measure],
                         metric_value=r[measure],
                         metric_name=f"{measure} of {system}",
@@ -42,14 +42,17 @@ def eval_results(results: Results, data_content: str, prefix: str = "C-") -> lis
 
 def _dataset_name(results: Results, task: str) -> str:
     """Where the questions are from: the held-out rows of this pipeline, or a data set of others."""
-    if _from_outside(results, task):
-        return f"{task}: {results['questions'][task]['origin']}"
-    return f"SO8T {task}, held out"
+    return f"{task}: {origin(results, task)}" if from_outside(results, task) else f"SO8T {task}, held out"
 
 
-def _from_outside(results: Results, task: str) -> bool:
-    """Whether a data set of others was asked."""
-    return "licence" in results.get("questions", {}).get(task, {})
+def from_outside(results: Results, task: str) -> bool:
+    """Whether a data set of others was asked; the pipeline's own test split is named by its revision."""
+    return "revision" not in results["questions"][task]
+
+
+def origin(results: Results, task: str) -> str:
+    """Where a task's questions are from."""
+    return str(results["questions"][task]["origin"])
 
 
 def task_table(systems: dict[str, Any]) -> list[str]:

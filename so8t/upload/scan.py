@@ -56,7 +56,8 @@ NO_PERSONAL_DATA = frozenset({"tokenizer.json", "tokenizer.model", "LICENSE", "N
 VOCABULARY = frozenset({"tokenizer.ggml.tokens", "tokenizer.ggml.merges"})
 # What people type for a hyphen between full-width digits.
 HYPHENS = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc"), "-")
-SECRET_VARIABLE = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|API_?KEY|AUTH_STRING")
+# `_KEY` at the end: SO8T_JUDGE_KEY and its like.
+SECRET_VARIABLE = re.compile(r"(?i)TOKEN|SECRET|PASSWORD|API_?KEY|AUTH_STRING|_KEY$")
 SECRET_MIN_CHARACTERS = 8
 PLACE_MIN_CHARACTERS = 5
 

@@ -269,3 +269,22 @@ def test_real_questions(inputs, tmp_path, progress, exam):
     assert len(contamination.check(asked, verbatim)["flagged"]) == 100
     other = [records.Record(i.id, "text", "ja", i.prompt) for i in found["jcommonsensemorality"]]
     assert contamination.check(asked, other)["flagged"] == []
+
+
+def test_a_changed_file_beside_the_harness_tasks_is_another_cell(tmp_path):
+    """Its YAML includes files without an ending and calls functions of Python files."""
+    seen = set()
+    for name in ("a.yaml", "_default_yaml", "utils.py", "rows/a.jsonl"):
+        path = tmp_path / "own" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for text in ("a", "b"):
+            path.write_text(text, encoding="utf-8", newline="\n")
+            made = Benchmark(tasks=("lm_eval.x",), harness_tasks=tmp_path / "own")
+            seen.add(made.cell("A", "lm_eval.x").task_sha256)
+    assert len(seen) == 8
+
+
+def test_a_contrast_on_a_task_that_is_not_asked_is_refused_at_once():
+    contrast = {"name": "x", "of": "B", "against": "A", "test": "superiority", "tasks": ["digits"]}
+    with pytest.raises(ValueError, match="'x' names digits"):
+        Benchmark.model_validate({"tasks": ["safety"], "contrasts": [contrast]})

@@ -14,13 +14,15 @@ import pytest
 from PIL import Image
 
 from so8t import durable, records
+from so8t.artifacts import Store
 from so8t.collect import media, shards, source
 from so8t.collect.archives import leaves_its_folder
 from so8t.collect.config import FilesSource
-from so8t.config import Machine
+from so8t.config import Machine, check
 from so8t.errors import InputError
 from so8t.progress import Progress
 from so8t.session import SessionFile
+from so8t.step import Ref, execute
 
 RATE_HZ = 8000
 
@@ -285,3 +287,23 @@ def test_a_file_that_changed_since_the_stop_begins_the_source_anew(tmp_path, mon
     assert "gathering anew" in session.session.problems[0]
     evidence = durable.read_json(out / "sources.json")["evidence"]
     assert [len(file["sha256"]) for file in evidence["files"]] == [64, 64]
+
+
+def test_a_changed_file_is_collected_again(tmp_path):
+    path = listed(tmp_path)
+    path.write_text('{"prompt": "One?", "language": "en"}\n', encoding="utf-8", newline="\n")
+    data = {
+        "base": {"kind": "demo"}, "machine": {"home": str(tmp_path / "home")},
+        "collect": {"sources": [{"kind": "files", "name": "mine", "paths": [path.name], "licence": "mit"}]},
+    }  # fmt: skip
+    config = check(data, "test", tmp_path)
+    store, ref = Store(config.home()), Ref("collect.source", "mine")
+    first = execute(ref, config, store)
+    assert execute(ref, config, store).manifest.key == first.manifest.key
+    path.write_text('{"prompt": "Another?", "language": "en"}\n', encoding="utf-8", newline="\n")
+    second = execute(ref, config, store)
+    assert [row.prompt for row in records.read(second.path / "records.parquet")] == ["Another?"]
+    pinned = config.collect.sources[0].pinned()
+    path.write_text('{"prompt": "A third?", "language": "en"}\n', encoding="utf-8", newline="\n")
+    with pytest.raises(InputError, match="have the hashes"):
+        source.run(pinned, {}, tmp_path / "out", Progress(str(ref), Machine(), tmp_path))

@@ -65,6 +65,17 @@ def test_all_prompts_go_and_no_clean_row_does():
     assert not Contamination([]).holds(OWN[0])
 
 
+def test_a_line_ends_at_a_line_feed_alone(tmp_path):
+    """JSON leaves U+2028 and U+0085 as they are."""
+    text = "川の名を三つ挙げ、\u2028それぞれの長さを\u0085答えてください。"
+    items, prompts = tmp_path / "items.jsonl", tmp_path / "prompts.jsonl"
+    line = json.dumps({"id": "q", "row": {"question": text}}, ensure_ascii=False)
+    items.write_text(f"{line}\n{line}\n", encoding="utf-8", newline="\n")
+    assert contamination.read_questions(items) == [text, text]
+    prompts.write_text(json.dumps({"input": text}, ensure_ascii=False) + "\r\n", encoding="utf-8", newline="")
+    assert contamination.read_prompts(prompts, "input") == [text]
+
+
 @pytest.mark.parametrize("own", [own for own in OWN if len(own) > contamination.TINY])
 def test_a_prompt_is_found_in_the_middle_of_a_long_text(own):
     filler = CLEAN[4] * 6

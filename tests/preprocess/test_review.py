@@ -59,7 +59,8 @@ def test_a_filled_in_table_gives_the_answers(tmp_path):
         csv.writer(file).writerows(cells)
     assert review.read_answers(HumanLabels(path=path)) == {"=1+1": Label.REFUSE, "b": Label.DENY}
     lines = path.with_suffix(".jsonl")
-    lines.write_text('{"id": "x", "label": "allow"}\n\n{"id": "y", "label": null}\n', encoding="utf-8", newline="\n")
+    text = '{"id": "x", "label": "allow", "prompt": "a\u2028b"}\n\n{"id": "y", "label": null}\n'
+    lines.write_text(text, encoding="utf-8", newline="\n")
     assert review.read_answers(HumanLabels(path=lines)) == {"x": Label.ALLOW}
 
 

@@ -147,7 +147,10 @@ def results() -> dict[str, object]:
     skills = {"A": 0.1, "B": 0.8, "C-F16": 0.8, "C-Q8_0": 0.8, "A-Q8_0": 0.1}
     answers = {"safety": {system: [answer(i, skill) for i in range(40)] for system, skill in skills.items()}}
     summary = {system: summarise(config, tasks["safety"], lines) for system, lines in answers["safety"].items()}
-    return {"tasks": {"safety": summary}, "contrasts": compute(config, tasks, answers), "complete": True}
+    own = {"origin": "the pipeline's own test split", "revision": "0" * 64}
+    return {
+        "tasks": {"safety": summary}, "contrasts": compute(config, tasks, answers), "complete": True, "questions": {"safety": own},
+    }  # fmt: skip
 
 
 def row(index: int, licence: str = "mit") -> Record:

@@ -13,12 +13,13 @@ from huggingface_hub import ModelCard, ModelCardData
 from so8t import durable
 from so8t.artifacts import hash_file
 from so8t.errors import DamagedArtifact, InputError, StepFailed
+from so8t.upload import card, run
 from so8t.upload.card import check_round_trip
 from so8t.upload.config import DirectoryTarget, Upload
 from so8t.upload.modelfile import check_template, render
 from so8t.upload.repository import check_entries, gather
 from so8t.upload.results import eval_results
-from so8t.upload.scan import scan, scan_text
+from so8t.upload.scan import known_texts, scan, scan_text
 from tests.upload.made import (
     NAME,
     REVISION,
@@ -115,6 +116,24 @@ def test_card_reads_back_as_it_was_written(home, inputs):
     assert "Scale a picture to 32 x 32 pixels" in card.text
     assert card.data.language == ["en", "ja"]
     assert f"{100 * numbers['A']['accuracy']:.1f} %" in card.text
+
+
+@pytest.mark.parametrize(
+    "source", [{"origin": "brought by lm-evaluation-harness", "contamination": "not checked"}, {"origin": "lab/q@1", "licence": "mit"}]
+)  # fmt: skip
+def test_questions_of_others_are_not_said_to_be_our_test_split(home, inputs, source):
+    path = inputs["benchmark"].path / "results.json"
+    found = durable.read_json(path)
+    found["tasks"]["lm_eval.x"], found["questions"]["lm_eval.x"] = found["tasks"]["safety"], source
+    read = {result.dataset_type: result for result in eval_results(found, "0" * 64)}
+    theirs, ours = read["so8t-lm_eval.x"], read["so8t-safety"]
+    assert (ours.dataset_split, ours.dataset_revision) == ("test", "0" * 40)
+    assert (theirs.dataset_split, theirs.dataset_revision) == (None, None)
+    assert theirs.dataset_name == f"lm_eval.x: {source['origin']}"
+    facts = replace(run.card_facts(Upload(), inputs, [], [], "adapter", {"model": "", "gguf": "a/b"}), results=found)
+    text = card.card(Upload(), facts)
+    assert text.count("The held-out test split, used for nothing else") == 1
+    assert f"Questions of others ({source['origin']})" in text
 
 
 def test_lost_results_are_noticed():
@@ -343,3 +362,10 @@ def test_links_are_refused(inputs, tmp_path):
     link.symlink_to(entry.source)
     with pytest.raises(StepFailed, match="not a plain file"):
         check_entries([replace(entry, source=link)])
+
+
+def test_the_judges_key_is_looked_for_by_its_value(home, monkeypatch):
+    home.mkdir(exist_ok=True)
+    monkeypatch.setenv("SO8T_JUDGE_KEY", "a-key-without-any-shape")
+    found = scan_text("eval/report.md", ["judged with a-key-without-any-shape"], known_texts(home))
+    assert [finding.rule for finding in found] == ["value of SO8T_JUDGE_KEY"]
