@@ -17,7 +17,7 @@ from llama_cpp.llama_chat_format import Llava15ChatHandler
 from llama_cpp.mtmd_cpp import mtmd_default_marker
 
 from so8t.llama import Floats, silence
-from so8t.models import without
+from so8t.models import look_for, without
 
 PICTURE = "{{ part.image_url if part.image_url is string else part.image_url.url }}{{ '\\n' }}"  # the handler puts its marker here
 ADDED = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -51,7 +51,7 @@ def _pattern(llama: Any) -> re.Pattern[str]:
         for token in range(lib.llama_vocab_n_tokens(vocab))
         if lib.llama_vocab_get_attr(vocab, token) & ADDED
     ]
-    return re.compile("|".join(map(re.escape, [*added, mtmd_default_marker().decode("utf-8")])))
+    return look_for((*added, mtmd_default_marker().decode("utf-8")))
 
 
 def _disarmed(message: dict[str, Any], pattern: re.Pattern[str]) -> dict[str, Any]:

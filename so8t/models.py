@@ -35,16 +35,18 @@ Dtype = Literal["float32", "bfloat16", "float16", "float64", "nf4"]
 def check_base(folder: Path) -> dict[str, Any]:
     """The folder's config; InputError unless it is a whole stock Phi-3 in safetensors with a tokenizer that can grow."""
     config = check_model(folder)
-    for name in TOKENIZER_FILES:
-        _read(folder / name, "the base's fast tokenizer beside its weights")
-    if not (folder / "chat_template.jinja").is_file() and "chat_template" not in _read(
-        folder / "tokenizer_config.json", ""
-    ):
+    check_tokenizer(folder)
+    spare_rows(folder)
+    return config
+
+
+def check_tokenizer(folder: Path) -> None:
+    """InputError unless there is a fast tokenizer with a chat template."""
+    *_, settings = (_read(folder / name, "a fast tokenizer") for name in TOKENIZER_FILES)
+    if not (folder / "chat_template.jinja").is_file() and not settings.get("chat_template"):
         raise InputError(
             f"{folder} has no chat template", "chat_template.jinja, or chat_template in tokenizer_config.json"
         )
-    spare_rows(folder)
-    return config
 
 
 def check_model(folder: Path) -> dict[str, Any]:
@@ -256,19 +258,20 @@ def neutral(tokenizer: "PreTrainedTokenizerBase", text: str) -> str:
     Otherwise a user who types `<|end|>` or `<final>` ends the turn or writes the reply's own tags. To tokenise user
     text without its added tokens is no way: llama.cpp and transformers both look for those that are not special.
     """
-    return without(text, _added(tuple(tokenizer.get_added_vocab())))
+    return without(text, look_for(tuple(tokenizer.get_added_vocab())))
 
 
 def without(text: str, pattern: re.Pattern[str]) -> str:
-    """The text with a space behind the first character of each match, until nothing matches."""
+    """The text with a space behind the first character of each match that is none itself, until nothing matches."""
     while pattern.search(text):
-        text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        text = pattern.sub(lambda found: re.sub(r"^(\s*\S)", r"\1 ", found[0]), text)
     return text
 
 
 @cache
-def _added(tokens: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(token) for token in tokens if len(token) > 1) or r"(?!)")
+def look_for(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    """What `without` may be given: any of the tokens but single characters and white space, which a space leaves whole."""
+    return re.compile("|".join(re.escape(token) for token in tokens if len(token.strip()) > 1) or r"(?!)")
 
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, image_tokens: int = 0) -> list[int]:

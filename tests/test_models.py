@@ -111,6 +111,12 @@ def test_a_text_without_added_tokens_stays_as_it_is(tokenizer):
     assert models.neutral(tokenizer, "a<final>b") == "a< final>b"
 
 
+def test_tokens_of_white_space_or_one_character_do_not_go_on_for_ever():
+    """Vocabularies exist whose runs of spaces are added tokens; a space inside of them makes more of them."""
+    pattern = models.look_for(("  ", "\n\n", "x", " y", " <a>", "<|end|>"))
+    assert models.without("x    y\n\n <a> <|end|>", pattern) == "x    y\n\n < a> < |end|>"
+
+
 def test_llama_cpp_agrees_on_ends_and_bos(folder, tokenizer, llama):
     assert models.stop_ids(folder) == llama.ends() == [2, 2000, 2007]
     assert llama.special_ids()["add_bos"] is False

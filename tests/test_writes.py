@@ -30,6 +30,7 @@ ALLOWED = {
     ("so8t/notify.py", "_write", "open"): LOG,
     ("so8t/serve/audit.py", "_Lines._open", "open"): LOG,
     ("so8t/serve/audit.py", "AuditLog.__init__", "FileLock"): LOCK,
+    ("so8t/serve/audit.py", "Key.__init__", "FileLock"): LOCK,
     ("so8t/progress.py", "JsonLines.__init__", "open"): LOG,
     ("so8t/loop/trainlog.py", "TrainLog._write", "open"): LOG,
     ("so8t/train/samples.py", "Samples._write", "open"): LOG,

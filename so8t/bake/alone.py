@@ -15,7 +15,7 @@ from so8t.bake.gguf_vocab import strips_right
 from so8t.bake.material import OURS, Material
 from so8t.config import Config
 from so8t.errors import DamagedArtifact, InputError
-from so8t.models import check_model, load_tokenizer
+from so8t.models import check_model, check_tokenizer
 from so8t.progress import Sink
 from so8t.section import Section
 from so8t.step import Inputs, Plan, Ref, compute_key, make, steps
@@ -49,8 +49,7 @@ def bake_alone(config: Config, store: Store, request: Request, sinks: tuple[Sink
             "types without a guide: an adapter alone has no training split to compute one on",
             "--set bake.quantizations=[Q8_0,Q4_K_M]",
         )
-    if not load_tokenizer(material.tokenizer).chat_template:
-        raise InputError(f"{material.tokenizer} has no chat template", "an instruct model's tokenizer")
+    check_tokenizer(material.tokenizer)
     # Named for the tokenizer where nothing is asked for: llama.cpp decides by it what white space means.
     fitting = config.bake.fold.name if strips_right(material.tokenizer) else NAME_WITHOUT_PHI3
     try:
@@ -59,6 +58,8 @@ def bake_alone(config: Config, store: Store, request: Request, sinks: tuple[Sink
         raise InputError(f"the name {request.name!r}: {error.errors()[0]['msg']}", "a name for files") from None
     section = config.bake.model_copy(update={"fold": fold})
     inputs = {"base": folder_as_artifact(request.base), "train": folder_as_artifact(train)}
+    if not any(material.tokenizer.is_relative_to(folder) for folder in (request.base, train)):
+        inputs["tokenizer"] = folder_as_artifact(material.tokenizer)
     return _Baking(config, store, sinks).run(section, inputs)
 
 

@@ -11,7 +11,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from so8t import models
 from so8t.bake.config import GUIDED, Gates, Loss
 from so8t.bake.gate import Gate
-from so8t.bake.parity import Floats, Parity, cosine_min
+from so8t.bake.parity import Floats, Parity, cosine_least
 from so8t.bake.quantize import fallbacks, tensor_types
 from so8t.bake.reference import Chats, Live
 from so8t.bake.texts import conversations
@@ -108,10 +108,7 @@ def image_gates(
     row, answer = chats.images[0], live.answer
     assert answer is not None
     with Llama(model_path, threads=threads) as model, ImageReader(mmproj, model) as reader:
-        cosine = min(
-            cosine_min(embedding, reader.embed(image.image))
-            for embedding, image in zip(live.embeddings, chats.images, strict=True)
-        )
+        cosine = cosine_least(live.embeddings, (reader.embed(image.image) for image in chats.images))
         text = models.chat_text(tokenizer, row.prompt, reader.marker)
         parts = reader.split(text, row.image)
         wanted = _text_parts(models.prompt_ids(tokenizer, row.prompt, len(live.embeddings[0])), tokenizer)

@@ -1,5 +1,6 @@
 """How far apart two models are on the same token ids. B: position, V: vocabulary."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,9 @@ class Parity:
     def add(self, reference_BV: Floats, found_BV: Floats, ids: list[int]) -> None:
         """Compare the logits of one text of which `ids` are the tokens."""
         self.not_finite += int((~np.isfinite(found_BV)).sum())
-        self.difference_max = max(self.difference_max, float(np.abs(reference_BV - found_BV).max()))
-        self.reference_max = max(self.reference_max, float(np.abs(reference_BV).max()))
+        # np.maximum keeps a NaN, which Python's max may drop.
+        self.difference_max = float(np.maximum(self.difference_max, np.abs(reference_BV - found_BV).max()))
+        self.reference_max = float(np.maximum(self.reference_max, np.abs(reference_BV).max()))
         self.positions += len(ids)
         self.same_top1 += int((reference_BV.argmax(-1) == found_BV.argmax(-1)).sum())
         p, q = log_softmax(reference_BV), log_softmax(found_BV)
@@ -70,6 +72,11 @@ class Parity:
             "reference_perplexity": float(np.exp(self.reference_nll / self.targets)),
             "perplexity_ratio": self.perplexity_ratio,
         }
+
+
+def cosine_least(references: Iterable[Floats], found: Iterable[Floats]) -> float:
+    """The least `cosine_min` of several pairs; NaN where one of them is."""
+    return float(np.min([cosine_min(*pair) for pair in zip(references, found, strict=True)]))
 
 
 def cosine_min(reference: Floats, found: Floats) -> float:

@@ -23,11 +23,17 @@ TIMEOUT_S = 1800.0
 def measure_speed(path: Path, config: Speed, threads: int, device: str) -> dict[str, Any]:
     """Tokens a second and peak resident bytes of one file; StepFailed where its process ends otherwise than well."""
     wanted = {"path": str(path), "threads": threads, "device": device, **config.model_dump()}
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "so8t.bake.speed", json.dumps(wanted)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S,
-        cwd=Path(__file__).resolve().parents[2], check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "so8t.bake.speed", json.dumps(wanted)],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S,
+            cwd=Path(__file__).resolve().parents[2], check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise StepFailed(
+            f"the speed of {path.name} was not known after {TIMEOUT_S:.0f} s; fewer bake.speed tokens or repeats take "
+            "less, and repeats: 0 measures nothing"
+        ) from None
     if done.returncode:
         raise StepFailed(
             f"the speed of {path.name} could not be measured (exit code {done.returncode})\n{done.stderr[-2000:]}"

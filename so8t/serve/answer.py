@@ -74,11 +74,12 @@ class Answering:
 
         Raises BadRequest, and what `check` raises; these too are in the log.
         """
-        started, count, gate = self.clock(), Count(), Gate()
+        started, count, gate, floor = self.clock(), Count(), Gate(), Label.ESCALATION
         try:
-            floor = self._classify(asked.turns)
             for number, piece in enumerate(self.writer.write(asked.turns, asked.image, asked.sampling, count, check)):
                 if number == 0:
+                    # Only what fits the model's context: the classifier would read any length, and nothing could stop it.
+                    floor = self._classify(asked.turns)
                     begun()
                 gate.feed(piece)
                 if gate.broken:

@@ -32,8 +32,11 @@ class Key:
         """InputError for a file that is no key."""
         if not path.exists():
             _private_folder(path.parent)
-            durable.write_text(path, secrets.token_hex(KEY_BYTES))
-            path.chmod(PRIVATE_FILE)
+            # Of two servers that start at once the later one must find the key of the other.
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    durable.write_text(path, secrets.token_hex(KEY_BYTES))
+                    path.chmod(PRIVATE_FILE)
         try:
             self._key = bytes.fromhex(path.read_text(encoding="utf-8").strip())
         except (ValueError, OSError) as error:

@@ -63,7 +63,10 @@ def rounded(values: NDArray[Any], dtype: str) -> tuple[NDArray[Any], NDArray[np.
 
 def _bf16_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
     with np.errstate(over="ignore"):
-        bits = np.ascontiguousarray(values.astype(np.float32)).view(np.uint32)
+        floats = np.ascontiguousarray(values.astype(np.float32))
+    bits = floats.view(np.uint32)
     rounding = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     upper: NDArray[np.uint16] = ((bits + rounding) >> np.uint32(16)).astype(np.uint16)
+    # Rounding up would make a zero of a NaN whose bits are all ones.
+    upper[np.isnan(floats)] = EXPONENT["BF16"] | np.uint16(0x40)
     return upper

@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from so8t import durable, models
 from so8t.artifacts import Store
-from so8t.bake import fold
+from so8t.bake import alone, fold
 from so8t.bake.alone import folder_as_artifact as as_artifact
 from so8t.bake.config import Fold
 from so8t.bake.material import material_of
-from so8t.cli import main
+from so8t.cli import DEFAULT_CONFIG, main
+from so8t.config import load_config
 from so8t.errors import InputError
 from so8t.so8.saved import Saved
 from tests.bake import shapes
@@ -68,6 +69,20 @@ def test_baked_folder_computes_what_peft_does(base, config, progress, tmp_path):
     assert (plain - wanted).abs().max() > 0.01 * wanted.abs().max()
 
 
+def with_tokenizer(folder, base):
+    """A tokenizer as save_pretrained leaves it: without the model's config.json."""
+    folder.mkdir(exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
+        if (base / name).is_file():
+            shutil.copy(base / name, folder / name)
+    return folder
+
+
+def lengthened(folder, length):
+    path = folder / "tokenizer_config.json"
+    durable.write_json(path, {**durable.read_json(path), "model_max_length": length})
+
+
 NAMED = ("--model-name", "my-phi3", "--gguf-only")
 GATES = ["f16_top1_min=0.9", "texts=3", "f16_kl_max=1.0e-4"]
 
@@ -81,6 +96,7 @@ def bake(home, base, adapter, *more):
 def test_command_bakes_and_proves_an_adapter_of_peft_and_a_second_run_finds_it(world, tmp_path, capsys):
     config = LoraConfig(r=2, target_modules=LINEARS)
     disturbed(world.base.path, config).save_pretrained(tmp_path / "peft")
+    lengthened(with_tokenizer(tmp_path / "peft", world.base.path), 77)
     assert bake(tmp_path / "home", world.base.path, tmp_path / "peft", *NAMED, "--json") == 0
     facts = json.loads(capsys.readouterr().out)["facts"]
     assert 0 < facts["parity"]["fold"]["relative_error"] <= 1e-5
@@ -89,6 +105,8 @@ def test_command_bakes_and_proves_an_adapter_of_peft_and_a_second_run_finds_it(w
     made = {found.manifest.step: found for found in store.all()}
     assert set(made) == {"bake.fold", "bake"}
     assert list(made["bake.fold"].path.rglob("*.safetensors")) == []
+    # The tokenizer that trainers save beside the adapter is the one that is taken.
+    assert durable.read_json(made["bake.fold"].path / "hf" / "tokenizer_config.json")["model_max_length"] == 77
     gguf = made["bake.fold"].path / "gguf" / "my-phi3-F16.gguf"
     written = gguf.stat().st_mtime_ns
     assert bake(tmp_path / "home", world.base.path, tmp_path / "peft", *NAMED) == 0
@@ -203,3 +221,18 @@ def test_options_go_together(tmp_path, capsys):
     assert "--base DIR" in capsys.readouterr().err
     both = ["--adapter", str(tmp_path), "--base", str(tmp_path)]
     assert main(["step", "train", *both]) == 2
+
+
+def test_a_tokenizer_beside_the_adapter_counts_by_its_content(world, tmp_path, monkeypatch):
+    """A published repository holds adapter/ and tokenizer/ side by side."""
+    tokenizer = with_tokenizer(tmp_path / "tokenizer", world.train.path / "tokenizer")
+    shutil.copytree(world.train.path / "adapter", tmp_path / "adapter")
+    keys = []
+    monkeypatch.setattr(alone, "make", lambda planned, *rest: keys.append(planned.key) or planned.inputs["base"])
+    for length in (77, 77, 78):
+        lengthened(tokenizer, length)
+        config = load_config(DEFAULT_CONFIG, ["bake.quantizations=[]"], tmp_path / "home")
+        alone.bake_alone(config, Store(config.home()), alone.Request(world.base.path, tmp_path / "adapter"))
+    folds, bakes = keys[::2], keys[1::2]
+    for first, second, other in (folds, bakes):
+        assert first == second != other

@@ -170,3 +170,11 @@ def test_cut_file_is_refused(tmp_path):
     path.write_bytes(b"version https://git-lfs")
     with pytest.raises(InputError, match="cannot be read as safetensors"):
         Tensors([path])
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFFC00000])
+def test_no_nan_becomes_a_number_of_bf16(bits):
+    values = np.array([bits], np.uint32).view(np.float32)
+    for given in (values, values.astype(np.float64)):
+        with pytest.raises(InputError, match=r"w: 1 value\(s\) are not finite as BF16"):
+            narrow(given, "BF16", "w")

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from so8t.bake.checks import regret
-from so8t.bake.parity import Parity, cosine_min
+from so8t.bake.gate import Gate
+from so8t.bake.parity import Parity, cosine_least, cosine_min
 
 
 def test_a_model_against_itself_is_no_different():
@@ -60,3 +61,27 @@ def test_regret_is_measured_by_the_reference():
     reference = np.array([[1.0, 3.0, 2.5]], np.float32)
     assert regret(reference, np.array([[0.0, 9.0, 0.0]], np.float32)) == 0
     assert regret(reference, np.array([[0.0, 8.0, 9.0]], np.float32)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_what_is_not_finite_is_never_a_small_difference(odd):
+    reference = np.random.default_rng(2).normal(size=(4, 9)).astype(np.float32)
+    found = reference.copy()
+    found[1, 3] = odd
+    for first, second in ((reference, found), (found, reference)):
+        parity = Parity()
+        parity.add(reference, reference, [1, 2, 3, 4])
+        parity.add(first, second, [1, 2, 3, 4])
+        parity.add(reference, reference, [1, 2, 3, 4])
+        for value in (parity.difference_max, parity.relative_error):
+            assert not Gate("error", value, 1e-4).passed
+        assert not Gate("KL", parity.kl, 1.0).passed
+
+
+def test_the_least_cosine_of_several_images_is_not_that_of_the_finite_ones():
+    good = np.random.default_rng(3).normal(size=(4, 9)).astype(np.float32)
+    lost = good.copy()
+    lost[2] = np.nan
+    assert cosine_least([good, good], [good, good]) == pytest.approx(1.0)
+    for found in ([good, lost], [lost, good]):
+        assert not Gate("cosine", cosine_least([good, good], found), 0.9999, ">=").passed

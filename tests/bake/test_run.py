@@ -4,10 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from so8t import durable
-from so8t.bake import quantize, run
-from so8t.bake.config import Bake, Fold, Gates, Loss, Quantize, Quantized
+from so8t.bake import quantize, run, speed
+from so8t.bake.config import Bake, Fold, Gates, Loss, Quantize, Quantized, Speed
 from so8t.bake.gate import Gate, write_gates
-from so8t.errors import DamagedArtifact, GateFailed
+from so8t.errors import DamagedArtifact, GateFailed, StepFailed
 from tests.bake.conftest import artifact
 
 # Random weights give nearly flat logits, whose order any rounding changes: top-1 means nothing here.
@@ -148,3 +148,9 @@ def test_training_on_a_4_bit_base_is_compared_with_what_is_baked(inputs, progres
     # Rounding to 4 bits is far above that to fp32, and far below another adapter.
     assert 1e-5 < gate.value < 0.5
     assert "4-bit" in gate.name
+
+
+def test_a_measurement_of_speed_that_does_not_end_is_said(folded, monkeypatch):
+    monkeypatch.setattr(speed, "TIMEOUT_S", 0.001)
+    with pytest.raises(StepFailed, match="repeats: 0 measures nothing"):
+        speed.measure_speed(quantize.model_gguf(folded.path / "gguf"), Speed(), 1, "cpu")

@@ -166,6 +166,21 @@ def test_the_stricter_of_model_and_classifier_counts(tmp_path):
         assert post(made, "/think", {"prompt": "a bomb"}).json()["final"] == "Fine."
 
 
+class Never:
+    """A classifier that nothing may reach."""
+
+    def decide(self, texts) -> list[Label]:
+        raise AssertionError("asked")
+
+
+def test_what_the_model_cannot_read_does_not_reach_the_classifier(model, tmp_path):
+    """It would read megabytes, and neither a time limit nor the client's leaving would stop it."""
+    with rig(model, tmp_path / "serve", classifier=Never()) as made:
+        told = post(made, "/think", {"prompt": "x" * 100_000})
+        assert (told.status_code, "longer than the model's context" in told.text) == (400, True)
+        assert post(made, "/think", {"prompt": "x"}).status_code == 500
+
+
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [

@@ -1,5 +1,8 @@
 import json
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -20,6 +23,20 @@ def test_the_key_is_made_once_and_is_the_owners_alone(tmp_path):
     assert stat.S_IMODE((tmp_path / "serve").stat().st_mode) == 0o700
     assert key.sign("a") != key.sign("b")
     assert key.sign("a") == Key(tmp_path / "serve" / "audit.key").sign("a")
+
+
+def test_servers_that_start_at_once_share_the_key_that_stays(tmp_path, monkeypatch):
+    path, write, ready = tmp_path / "serve" / "audit.key", durable.write_text, threading.Barrier(2, timeout=1)
+
+    def slow(*given):
+        with suppress(threading.BrokenBarrierError):
+            ready.wait()
+        write(*given)
+
+    monkeypatch.setattr(durable, "write_text", slow)
+    with ThreadPoolExecutor(2) as threads:
+        keys = [made.result().id for made in [threads.submit(Key, path) for _ in range(2)]]
+    assert keys == [Key(path).id] * 2
 
 
 @pytest.mark.parametrize("text", ["", "no hex", "00" * 16])
