@@ -209,6 +209,24 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, text + "\n")
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append one line to a log that several processes write, and make it durable; a torn last line is ended first."""
+    with explain_full_disk(path):
+        make_folder(path.parent)
+        new = not path.exists()
+        with path.open("ab+") as file:
+            torn = False
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                torn = file.read(1) != b"\n"
+            # One write: on every system appended bytes of two processes follow each other.
+            file.write(("\n" if torn else "").encode() + line.encode("utf-8") + b"\n")
+            file.flush()
+            _flush(file.fileno())
+        if new:
+            fsync_folder(path.parent)
+
+
 def read_json(path: Path) -> Any:
     """Read a UTF-8 JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

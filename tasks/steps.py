@@ -14,7 +14,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import State
 from prefect.task_runners import TaskRunner
 
-from so8t import child, fence
+from so8t import child, fence, recoveries
 from so8t.artifacts import Artifact, Store
 from so8t.attempt import logs_of
 from so8t.config import Config
@@ -84,7 +84,7 @@ def _curves(ref: Ref, key: str, config: Config) -> tuple[PrefectCurves, ...]:
     """Of a step that notes its own progress: a training."""
     if lookup(ref, config).session != "own":
         return ()
-    session, interval_s = f"{ref.step}-{key[:12]}", config.machine.progress_log_interval_s
+    session, interval_s = recoveries.session_of(ref.step, key), config.machine.progress_log_interval_s
     return (PrefectCurves(config.home(), session, artifact_key(str(ref)), interval_s),)
 
 

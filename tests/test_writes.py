@@ -59,6 +59,7 @@ ALLOWED = {
     ("so8t/collect/archives.py", "opened", "ZipFile"): "reads",
     ("so8t/attempt.py", "begin", "mkdir"): "a folder for logs",
     ("so8t/loop/checkpoint.py", "Checkpoints.save", "mkdir"): "a *.tmp that durable.replace publishes",
+    ("so8t/durable.py", "append_line", "open"): LOG,
     ("so8t/durable.py", "make_folder", "mkdir"): "the one place",
     ("so8t/durable.py", "_rename", "replace"): "the one place",
     ("so8t/durable.py", "fsync_file", "open"): "flushes what is there",
@@ -74,6 +75,7 @@ LOOSE_ALLOWED = {
     r"logs/.*\.(log|jsonl)": LOG,
     r"logs/.*/log": LOG,
     r"progress_logs/.*\.jsonl": LOG,
+    r"sessions/.*/recoveries\.jsonl": LOG,
     r"prefect/.*": "Prefect's own database, results and logs; the disk decides, not Prefect",
 }
 
