@@ -1,6 +1,7 @@
 """Style as a test: sizes, names, encodings, config keys, documented commands. (Writes: tests/test_writes.py.)"""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -96,6 +97,28 @@ def test_every_command_is_documented():
         encoding="utf-8"
     )
     assert [c.name for c in COMMANDS if f"so8t {c.name}" not in text] == []
+
+
+@pytest.fixture(scope="module")
+def reference():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["configuration", "commands"])
+def test_the_references_are_what_the_code_says(reference, name):
+    written = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert written == getattr(reference, name)(), "run: python docs/reference.py"
+
+
+def test_no_key_and_no_option_is_silent(reference):
+    """Each row's last cell says something."""
+    for text in (reference.configuration(), reference.commands()):
+        rows = [line for line in text.splitlines() if line.startswith("| `")]
+        assert len(rows) > 50
+        assert [row for row in rows if re.search(r"\|\s*\|$", row)] == []
 
 
 def test_both_readmes_give_the_same_commands():

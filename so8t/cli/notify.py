@@ -10,7 +10,7 @@ from so8t.cli import add_config_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("action", choices=("test",))
+    parser.add_argument("action", choices=("test",), help="a notice through every channel, quiet hours or not")
     parser.add_argument("--json", action="store_true", help="one JSON list")
     add_config_arguments(parser)
 

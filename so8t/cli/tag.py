@@ -9,7 +9,7 @@ from so8t.cli import add_config_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("action", choices=("add", "list", "remove"))
+    parser.add_argument("action", choices=("add", "list", "remove"), help="add or remove a tag; list them")
     parser.add_argument("name", nargs="?", default="", help="the tag (add, remove)")
     parser.add_argument(
         "artifacts",

@@ -20,6 +20,7 @@ class Range(Section):
     """One key under `train.ppo` or `train.reward`, and where its best value is looked for."""
 
     name: str
+    """The key, such as ppo.learning_rate."""
     low: float
     """Smallest value."""
     high: float
