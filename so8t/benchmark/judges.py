@@ -8,9 +8,11 @@ from typing import Any, Protocol
 from so8t.benchmark.config import EndpointJudge, LocalJudge
 from so8t.config import Machine
 from so8t.errors import InputError, StepFailed
+from so8t.waits import asked_s
 
 FIRST_PAUSE_S = 1.0
 PAUSE_MAX_S = 60.0
+ASKED_MAX_S = 3600.0
 NOT_WORTH_A_TRY = {
     401: "a key that the endpoint takes",
     403: "a key that may use this model",
@@ -49,39 +51,40 @@ class EndpointScorer:
         self._client = httpx.Client(headers=headers, timeout=config.timeout_s, follow_redirects=False)
 
     def ask(self, question: str, tokens_max: int) -> str:
-        """See `Judge`; tries again on 408, 409, 425, 429, 5xx and lost connections."""
+        """See `Judge`; tries again on 408, 409, 425, 429, 5xx and lost connections, and waits as long as it is asked to."""
         body = {
             "model": self._config.model, "temperature": 0, "seed": 0, "max_tokens": tokens_max,
             "messages": [{"role": "user", "content": question}],
         }  # fmt: skip
-        why = ""
+        why, asked_wait_s = "", None
         for attempt in range(self._config.tries):
             if attempt:
-                time.sleep(min(FIRST_PAUSE_S * 2 ** (attempt - 1), PAUSE_MAX_S))
-            found, why = self._once(body)
+                own_s = min(FIRST_PAUSE_S * 2 ** (attempt - 1), PAUSE_MAX_S)
+                time.sleep(own_s if asked_wait_s is None else min(max(asked_wait_s, own_s), ASKED_MAX_S))
+            found, why, asked_wait_s = self._once(body)
             if found is not None:
                 return found
         raise StepFailed(f"the judge {self._config.label} did not answer in {self._config.tries} tries; last: {why}")
 
-    def _once(self, body: dict[str, Any]) -> tuple[str | None, str]:
-        """The reply, or None and why another try may help."""
+    def _once(self, body: dict[str, Any]) -> tuple[str | None, str, float | None]:
+        """The reply, or None, why another try may help, and how long the endpoint wants to be left alone (s)."""
         import httpx
 
         try:
             response = self._client.post(f"{self._config.url.rstrip('/')}/chat/completions", json=body)
         except httpx.TransportError as error:
-            return None, type(error).__name__
+            return None, type(error).__name__, None
         status = response.status_code
         if status in NOT_WORTH_A_TRY:
             raise InputError(f"the judge {self._config.label} answers {status}", NOT_WORTH_A_TRY[status], "mend it")
         if status in (408, 409, 425, 429) or status >= 500:
-            return None, f"status {status}"
+            return None, f"status {status}", asked_s(response.headers.get("Retry-After"))
         if status != 200:
             raise StepFailed(f"the judge {self._config.label} answers {status}")
         try:
-            return str(response.json()["choices"][0]["message"]["content"] or ""), ""
+            return str(response.json()["choices"][0]["message"]["content"] or ""), "", None
         except (ValueError, LookupError, TypeError):
-            return None, "a reply that is no chat completion"
+            return None, "a reply that is no chat completion", None
 
     def close(self) -> None:
         """See `Judge`."""

@@ -8,13 +8,11 @@ wrote it the part is taken as long as it is, since a killed process loses nothin
 boot it is cut to what was durable. So a kill costs less than one part, and wrong bytes are found by the hash.
 """
 
-import contextlib
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,6 +20,7 @@ from so8t import durable
 from so8t.artifacts import HASH_CHUNK_BYTES
 from so8t.errors import StepFailed
 from so8t.session import boot_id
+from so8t.waits import asked_s
 
 PART_SUFFIX, STATE_SUFFIX = ".part", ".part.json"
 PART_BYTES = 16 << 20
@@ -232,7 +231,7 @@ def _judge(part: _Part, response: Any) -> None:
     if status == 416:
         raise _Other("the Hub's file is shorter than it lists")
     if status in RETRIED_STATUSES or status >= 500:
-        raise _Fault(f"status {status}", _retry_after_s(response.headers.get("Retry-After", "")))
+        raise _Fault(f"status {status}", asked_s(response.headers.get("Retry-After")))
     if status not in (200, 206):
         raise Denied(part.file, status)
     answers = (*response.history, response)
@@ -253,15 +252,6 @@ def _judge(part: _Part, response: Any) -> None:
         if part.etag and etag and etag != part.etag:
             raise _Other(f"its ETag changed from {part.etag} to {etag}")
     part.etag = etag or part.etag
-
-
-def _retry_after_s(stated: str) -> float | None:
-    """Seconds, from a number or a date; None without a usable one."""
-    if stated.strip().isdigit():
-        return float(stated)
-    with contextlib.suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(stated).timestamp() - time.time())
-    return None
 
 
 def _hash_of(file: RemoteFile) -> _Hash:

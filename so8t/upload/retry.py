@@ -4,13 +4,13 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
 from so8t.errors import ResourceError, StepFailed
+from so8t.waits import asked_s
 
 T = TypeVar("T")
 
@@ -64,18 +64,8 @@ def asked_wait_s(error: BaseException) -> float | None:
     for cause in chain(error):
         response = getattr(cause, "response", None)
         if response is not None:
-            return _seconds(response.headers.get("Retry-After", "").strip())
+            return asked_s(response.headers.get("Retry-After"))
     return None
-
-
-def _seconds(text: str) -> float | None:
-    """Retry-After is a number of seconds or a date (RFC 9110, section 10.2.3)."""
-    if text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def explain(error: BaseException, doing: str) -> Exception:

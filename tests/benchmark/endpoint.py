@@ -17,6 +17,7 @@ class Endpoint:
 
     url: str = ""
     statuses: list[int] = field(default_factory=list)
+    retry_after: str = ""  # of every answer but 200
     asked: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -46,6 +47,8 @@ def endpoint(reply: Callable[[str], str]) -> Iterator[Endpoint]:
             data = json.dumps(message if status == 200 else {"error": "no"}).encode("utf-8")
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
+            if state.retry_after and status != 200:
+                self.send_header("Retry-After", state.retry_after)
             self.end_headers()
             self.wfile.write(data)
 

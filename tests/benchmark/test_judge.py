@@ -101,6 +101,19 @@ def test_grades_over_a_real_endpoint_that_stumbles(graded, no_pause):
         assert (again["asked_now"], same, served.asked) == (0, lines, [])
 
 
+def test_an_endpoint_is_left_alone_as_long_as_it_asks(no_pause, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(judges.time, "sleep", pauses.append)
+    with endpoint(lambda text: "5") as served:
+        served.statuses, served.retry_after = [429, 503], "7"
+        judge = judges.EndpointScorer(EndpointJudge(kind="endpoint", url=served.url, model="x"))
+        assert judge.ask("grade this", 8) == "5"
+        served.statuses, served.retry_after = [429], "99999999"
+        assert judge.ask("grade this", 8) == "5"
+        judge.close()
+    assert [pause for pause in pauses if pause > 1] == [7, 7, judges.ASKED_MAX_S]
+
+
 def test_the_key_comes_from_the_environment_and_is_kept_nowhere(graded, no_pause, monkeypatch, tmp_path):
     with endpoint(reply_of) as served:
         graded(config_with(served.url), "A", ["good"] * 14)

@@ -1,9 +1,7 @@
 """The walk: rounds over all hosts at once, each host by one request at a time and never faster than it likes."""
 
 import asyncio
-import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 
 from so8t import child
 from so8t.collect.web.config import WebSource
@@ -13,6 +11,7 @@ from so8t.collect.web.judge import ACCEPT, Kind, Outcome, is_wanted, judge
 from so8t.collect.web.refusal import Refused, Unreachable
 from so8t.collect.web.rules import Rules, Ruling
 from so8t.errors import Interrupted, StepFailed
+from so8t.waits import asked_s
 
 HOSTS_AT_ONCE = 16
 # Rounds in a row in which nothing at all was reached: the network is gone. After these it is the sites.
@@ -116,11 +115,4 @@ async def _watch() -> None:
 
 def retry_after_s(answer: Answer) -> float:
     """Seconds that a site wants to be left alone, at most a day; 0 where it does not say."""
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isdecimal():
-        return min(float(text), RETRY_AFTER_MAX_S)
-    try:
-        seconds = parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return 0.0
-    return min(max(seconds, 0.0), RETRY_AFTER_MAX_S)
+    return min(asked_s(answer.headers.get("retry-after")) or 0.0, RETRY_AFTER_MAX_S)
