@@ -184,14 +184,14 @@ STEPS: dict[str, Step] = {
             child=True,
         ),
         Step(
-            "preprocess.shard", "so8t.preprocess.shard", 1,
+            "preprocess.shard", "so8t.preprocess.shard", 2,
             section=lambda config, part: config.preprocess.shard(int(part)),
             # What the benchmark will ask is kept out of the rows.
             needs=lambda config, part: {"collected": COLLECT, **_question_refs(config)},
             counted="so8t.preprocess.order",
         ),
         Step(
-            "preprocess", "so8t.preprocess.run", 3,
+            "preprocess", "so8t.preprocess.run", 4,
             section=lambda config, part: config.preprocess.pinned(),
             needs=_preprocess_needs,
             fan=("shard", "preprocess.shard"),

@@ -106,9 +106,10 @@ class Preprocess(RowByRow):
     same_group: Share = 0.5
     """Jaccard from which two rows share a group, and so a split."""
     quality_worst: Share = 0.02
-    """Share of rows that the isolation forest may propose for removal."""
+    """Share of a source's texts in one language, and of all crawled pages in it, that may go as odd ones; below 50 texts
+    none are looked for."""
     quality_z: Annotated[float, Field(gt=0)] = 8.0
-    """A proposed row goes only if one feature lies this many robust deviations from its language's median."""
+    """Such a row goes only if one feature lies this many robust deviations from the median of those it is judged among."""
     label_confidence_min: Share = 0.6
     """Calibrated probability below which a row that nobody has labelled becomes ESCALATION."""
     reply_confidence_min: Share = 0.9

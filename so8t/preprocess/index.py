@@ -73,8 +73,8 @@ class Index:
         self.rows = int(self.starts[-1])
         self.ids = Texts(self._arrow("id").combine_chunks())
         self.label_N, self.nsfw_N, self.text_N = (self.column(name).copy() for name in ("label", "nsfw", "text"))
-        self.languages, self.language_N = self._coded("language")
-        self.groups, self.group_N = self._coded("group")
+        self.languages, self.language_N = self.coded("language")
+        self.groups, self.group_N = self.coded("group")
         self.split_N = np.full(self.rows, NONE, np.int8)
         self.root_N = np.full(self.rows, NONE, np.int32)
         self.reasons, self.faults = self._reasons("reason"), self._reasons("fault")
@@ -86,7 +86,7 @@ class Index:
         parts = [pq.read_table(folder / "index.parquet", columns=[name]).column(name) for folder in self.folders]
         return pa.chunked_array([chunk for part in parts for chunk in part.chunks])
 
-    def _coded(self, name: str) -> tuple[Texts, np.ndarray]:
+    def coded(self, name: str) -> tuple[Texts, np.ndarray]:
         """(the different texts, the place of each row's among them or NONE for "", int32 [N])."""
         import pyarrow as pa
 
@@ -99,7 +99,7 @@ class Index:
         return Texts(coded.dictionary), codes_N
 
     def _reasons(self, name: str) -> Reasons:
-        texts, codes_N = self._coded(name)
+        texts, codes_N = self.coded(name)
         made = Reasons(self.rows)
         for row in np.flatnonzero(codes_N != NONE).tolist():
             made.give(row, texts[codes_N[row]])

@@ -95,13 +95,18 @@ def _unwanted(index: Index, wanted: tuple[str, ...]) -> None:
 
 
 def _odd(index: Index, config: Preprocess) -> None:
-    """Each language is judged by its own rows."""
+    """Each language of a source is judged by its own rows, and so is each language of all crawled pages."""
     texts_N = index.alive() & index.text_N
+    sources, source_N = index.coded("source")
+    # The last one stands for rows without a source, whose place is -1.
+    crawled = np.array([*(name.startswith(("http://", "https://")) for name in sources.values.to_pylist()), False])
 
     def values(rows: np.ndarray, features: list[int]) -> np.ndarray:
         return index.values(rows, [FEATURES[place] for place in features])
 
     for code in range(len(index.languages.values)):
-        rows = np.flatnonzero(texts_N & (index.language_N == code))
-        for row, reason in quality.odd(rows, values, config.quality_worst, config.quality_z, config.seed).items():
-            index.reasons.give(row, reason)
+        written = np.flatnonzero(texts_N & (index.language_N == code))
+        for rows in quality.populations(written, source_N, crawled):
+            found = quality.odd(rows, source_N, values, config.quality_worst, config.quality_z, config.seed)
+            for row, reason in found.items():
+                index.reasons.give(row, reason)

@@ -1,7 +1,9 @@
 """Broken text: rules for what breaks in known ways, and an isolation forest for what is merely odd.
 
 Each removal names its reason. A forest alone explains nothing, so a row that it proposes goes only when one
-feature is also far from its language's median, and that feature is the reason.
+feature is also far from the median, and that feature is the reason. What is odd is asked within a population: the texts
+of one language in one source, or in all crawled origins. Among many short prompts every long page is an outlier, and no
+source deserves to go for being unlike the others.
 """
 
 import re
@@ -17,7 +19,7 @@ from so8t.preprocess.normalise import compare_key
 
 DISTINCT_OF = 60
 MOJIBAKE_MIN, BARS_MIN = 0.005, 0.08  # of all characters: a page may quote one, and a table has bars
-ROWS_MIN = 50  # fewer rows of a language say too little about what is odd
+ROWS_MIN = 50  # fewer rows of a population say too little about what is odd
 FOREST_ROWS = 20_000  # drawn at random, from which the forest learns; a tree sees 256
 SCALE_MIN = 0.1  # most rows have no digit at all: the deviation of such a share is zero
 # UTF-8 read as Shift_JIS (three kanji that nearly every such text holds), and UTF-8 read as Latin-1.
@@ -85,10 +87,22 @@ def _kind(c: str) -> str:
     return "latin" if unicodedata.category(c)[0] == "L" else "symbols"
 
 
-def odd(rows: np.ndarray, values: Values, worst: float, z_limit: float, seed: int) -> dict[int, str]:
-    """Of the texts of one language, by their ascending row numbers, those to drop and why.
+def populations(rows: np.ndarray, sources_N: np.ndarray, crawled: np.ndarray) -> list[np.ndarray]:
+    """The rows of one language in parts of which each is judged by itself; `crawled` tells which sources are origins.
 
-    One feature of all rows, or all features of FOREST_ROWS of them, are held at a time.
+    A crawl has many origins with a few pages each: all are one population.
+    """
+    of_N = np.where(crawled[sources_N[rows]], len(crawled), sources_N[rows])
+    return [rows[of_N == each] for each in np.unique(of_N)]
+
+
+def odd(
+    rows: np.ndarray, sources_N: np.ndarray, values: Values, worst: float, z_limit: float, seed: int
+) -> dict[int, str]:
+    """Of the texts of one population, by their ascending row numbers, those to drop and why.
+
+    No more than the share `worst` of the population, and of each source (by row number [N]) in it; of one that is
+    smaller than 1 / worst, one row. One feature of all rows, or all features of FOREST_ROWS of them, are held at a time.
     """
     if len(rows) < ROWS_MIN:
         return {}
@@ -108,10 +122,21 @@ def odd(rows: np.ndarray, values: Values, worst: float, z_limit: float, seed: in
     forest = IsolationForest(n_estimators=100, random_state=seed, n_jobs=1).fit(deviations(rows[np.sort(drawn)]))
     blocks = [rows[start : start + FOREST_ROWS] for start in range(0, len(rows), FOREST_ROWS)]
     scores = np.concatenate([forest.score_samples(deviations(block)) for block in blocks])
-    lowest = np.sort(np.argsort(scores, kind="stable")[: int(np.ceil(worst * len(rows)))])
+    lowest = np.argsort(scores, kind="stable")[: int(worst * len(rows))]
+    lowest = np.sort(lowest[_within(sources_N[rows], lowest, worst)])
     reasons = {}
     for row, z_F in zip(rows[lowest].tolist(), deviations(rows[lowest]), strict=True):
         feature = int(z_F.argmax())
         if z_F[feature] >= z_limit:
             reasons[row] = f"odd {FEATURES[feature]}, {z_F[feature]:.0f} deviations"
     return reasons
+
+
+def _within(sources_N: np.ndarray, chosen: np.ndarray, share: float) -> np.ndarray:
+    """Which of the chosen places, worst first, their sources' shares allow, bool [chosen]."""
+    _, of_N, rows = np.unique(sources_N, return_inverse=True, return_counts=True)
+    left, fits = np.maximum(1, (share * rows).astype(int)), np.zeros(len(chosen), bool)
+    for number, source in enumerate(of_N[chosen].tolist()):
+        fits[number] = left[source] > 0
+        left[source] -= 1
+    return fits

@@ -115,6 +115,7 @@ def _columns(batch: list[Mapped], seed: int) -> dict[str, Any]:
     index = {
         "id": [row.id for row in rows],
         "group": [row.group for row in rows],
+        "source": [row.source for row in rows],
         "label": np.array([row.label for row in rows], np.int8),
         "nsfw": [row.nsfw for row in rows],
         "text": texts,

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from so8t.collect.demo.text import pretraining_text
+from so8t.preprocess import joins
+from so8t.preprocess.config import Preprocess
 from so8t.preprocess.quality import FEATURES, broken, features, odd
+from so8t.records import Record
+from tests.preprocess.whole import indexed
 
 
 @pytest.mark.parametrize(
@@ -61,10 +65,34 @@ def test_the_odd_one_out_is_named_with_its_feature():
     def values(some, places):
         return table[np.ix_(some, places)]
 
-    reasons = odd(np.arange(len(table)), values, 0.02, 8.0, 0)
+    source_N = np.zeros(len(table), int)
+    reasons = odd(np.arange(len(table)), source_N, values, 0.02, 8.0, 0)
     assert reasons[len(rows)].startswith("odd ")
     assert len(reasons) <= 3
-    assert odd(np.array([len(rows)]), values, 0.02, 8.0, 0) == {}  # one row says nothing about what is odd
+    assert odd(np.array([len(rows)]), source_N, values, 0.02, 8.0, 0) == {}  # one row says nothing about what is odd
+
+
+def prose(words: int, seed: int) -> str:
+    known = sorted({word for line in pretraining_text(0) if line.isascii() for word in line.split()})
+    return " ".join(np.random.default_rng(seed).choice(known, words))
+
+
+def test_no_source_goes_for_being_unlike_the_others(tmp_path):
+    """Ten long pages among 200 short prompts, and a site of its own kind within a crawl; what is odd among its like goes."""
+    texts = [("talk", prose(6, n)) for n in range(200)] + [
+        ("talk", "Who is the " + "incomprehensibility" * 20 + " of them?")
+    ]
+    texts += [("pages", prose(400, 1000 + n)) for n in range(10)]
+    texts += [(f"https://host{n % 12}.example", prose(60, 2000 + n)) for n in range(60)]
+    texts += [("https://lists.example", "\n".join(f"{n}{m}: {prose(1, m)}" * 20 for m in range(20))) for n in range(6)]
+    rows = [Record(f"r{n}", "text", "en", text, source=s, file="f", row=n) for n, (s, text) in enumerate(texts)]
+    index = indexed(sorted(rows, key=lambda row: (row.source, row.row)), tmp_path)
+    joins.join(index, Preprocess(quality_worst=0.06), lambda _: None)
+    gone = [r for r in range(len(rows)) if index.reasons.text(r, index.ids).startswith("odd ")]
+    source_N = [next(r.source for r in rows if r.id == index.ids[row]) for row in gone]
+    assert "r200" in [index.ids[row] for row in gone]
+    assert "pages" not in source_N
+    assert source_N.count("https://lists.example") == 1
 
 
 def test_features_have_their_names():
