@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from so8t.labels import LABEL_NAMES
+from so8t.preprocess.balance import balance, sentences
 from so8t.preprocess.index import SPLITS
 from so8t.records import Record
 
@@ -46,6 +47,7 @@ def build(counts: Counts, sources: list[dict[str, Any]], notes: dict[str, Any]) 
         **{
             kind: {split: _sorted(found) for split, found in splits.items()} for kind, splits in counts.by_split.items()
         },
+        "class_balance": balance(counts.by_split["class"]),
         **{kind: _sorted(found) for kind, found in counts.kept.items()},
         "groups": counts.groups,
         "removed": _sorted(counts.reasons),
@@ -79,6 +81,7 @@ def markdown(card: dict[str, Any]) -> str:
         lines += [
             f"| {split} | " + " | ".join(str(card[title][split].get(c, 0)) for c in columns) + " |" for split in SPLITS
         ]
+        lines += ["", *sentences(card["class_balance"])] if title == "class" else []
     for title, key in (
         ("Licences", "licence"),
         ("Categories", "category"),

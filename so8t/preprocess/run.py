@@ -17,7 +17,7 @@ import numpy as np
 
 from so8t import durable, records
 from so8t.errors import InputError
-from so8t.preprocess import card, joins, labelling, plots, review, shard
+from so8t.preprocess import balance, card, joins, labelling, plots, review, shard
 from so8t.preprocess.config import Preprocess
 from so8t.preprocess.index import SPLITS, Index
 from so8t.preprocess.labelling import BY_MODEL, LABELLED, POOL, REMOVED, Labelling
@@ -28,7 +28,7 @@ from so8t.step import Facts, Inputs
 PHASES = 5
 FILES = (*SPLITS, LABELLED, POOL, BY_MODEL, REMOVED)
 SHOWN = (
-    "rows", "class", "modality", "removed", "masked", "labeller", "without_reply", "model_labelled", "human_labels", "active",
+    "rows", "class", "class_balance", "modality", "removed", "masked", "labeller", "without_reply", "model_labelled", "human_labels", "active",
 )  # fmt: skip
 
 
@@ -69,6 +69,8 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     durable.write_bytes(out / "data_card.png", plots.draw(whole))
     durable.write_text(out / "active.csv", review.as_csv(active))
     durable.write_text(out / "active.md", review.as_markdown(active))
+    if whole["class_balance"]["absent"]:
+        progress.update(PHASES, PHASES, balance.sentences(whole["class_balance"])[0])
     return {name: whole[name] for name in SHOWN}
 
 
