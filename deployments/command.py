@@ -12,6 +12,7 @@ COMMANDS = (
         "autostart", "register `so8t up` for the next logon; say what is registered", "deployments.autostart.command"
     ),
     Command("resume", "go on with interrupted runs now, or with one that waits for your word", "deployments.resume"),
+    Command("monitor", "look for what hangs, fails or runs full; do what may be done", "deployments.monitor"),
     Command("doctor", "check this machine and say what to do", "deployments.doctor"),
     *cli.COMMANDS,
 )

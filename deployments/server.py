@@ -12,11 +12,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 from filelock import FileLock
@@ -24,8 +22,8 @@ from filelock import FileLock
 from so8t import durable
 from so8t.config import Config
 from so8t.errors import ResourceError, So8tError
+from so8t.server_state import HOST, healthy, lives, read
 
-HOST = "127.0.0.1"
 START_TIMEOUT_S = 180.0
 STOP_GRACE_S = 15.0
 # Its database and log; without room Prefect only says that its start-up failed.
@@ -191,46 +189,20 @@ class Server:
 
 def running_port(state_file: Path) -> int:
     """Port of the healthy server that the state file names, or 0."""
-    state = _state(state_file)
-    return int(state["port"]) if _lives(state) and healthy(state["port"]) else 0
-
-
-def _state(state_file: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = durable.read_json(state_file)
-    except (FileNotFoundError, ValueError):
-        return {}
-    return state
-
-
-def _lives(state: dict[str, Any]) -> bool:
-    try:
-        return bool(state) and abs(psutil.Process(state["pid"]).create_time() - state["create_time"]) < 1.0
-    except psutil.NoSuchProcess:
-        return False
+    state = read(state_file)
+    return int(state["port"]) if lives(state) and healthy(state["port"]) else 0
 
 
 def _wait_for_end(state_file: Path) -> None:
     """A server whose starter was killed takes some seconds to leave the port."""
     deadline = time.monotonic() + STOP_GRACE_S
-    while _lives(_state(state_file)) and time.monotonic() < deadline:
+    while lives(read(state_file)) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
 def _last_port(state_file: Path) -> int:
     """Where the home's server was before: runs that outlived it look for it there."""
-    return int(_state(state_file).get("port", 0))
-
-
-def healthy(port: int) -> bool:
-    """Whether a Prefect server answers on the port."""
-    # The address is fixed to http on the loopback; proxies of the environment must not see it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://{HOST}:{port}/api/health", timeout=2) as answer:
-            return answer.read().strip() == b"true"
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
+    return int(read(state_file).get("port", 0))
 
 
 def _free_port(wanted: int) -> int:

@@ -75,12 +75,18 @@ class Supervisor:
 
     def run(self) -> None:
         """Until an exception ends it; Interrupted is the usual one."""
+        from deployments.watchman import Watchman
+        from so8t.monitor.services import say_up
+
         worker = None
         try:
+            say_up(self.home, self.name)
             self._boot()
             worker = self._worker()
             resumer = threading.Thread(target=self._resume_for_ever, name="resume", daemon=True)
             resumer.start()
+            if self.config.monitor.enabled:
+                Watchman(self.config, self._ending, self.say).start()
             while resumer.is_alive():
                 if not self.server.serves():
                     worker = self._again(worker)
@@ -103,6 +109,7 @@ class Supervisor:
             self.say(f"server  {self.server.url}   home {self.home}")
             from prefect.client.orchestration import get_client
 
+            from deployments import watchman
             from deployments.register import register
             from flows import FLOWS
 
@@ -111,6 +118,7 @@ class Supervisor:
                 with get_client(sync_client=True) as client:
                     defaults = self.config.model_dump(mode="json", exclude={"machine": {"home"}})
                     register(client, {name: {"config": defaults} for name, _ in FLOWS.values()})
+                    watchman.register(client, self.config)
             except self._failed() as error:
                 self._complain(error, pause_s)
                 time.sleep(pause_s)

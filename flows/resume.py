@@ -151,7 +151,8 @@ def _decide(
     idle_s = (datetime.now(UTC) - run.state.timestamp).total_seconds()
     session = fence.session_of(home, str(run.id)).session
     policy = resumption.policy_of(run.parameters)
-    return resumption.decide(session, policy, marks, supervisor, abs(idle_s), asked=str(run.id) in asked)
+    stop = resumption.asked_to_stop(home, str(run.id))
+    return resumption.decide(session, policy, marks, supervisor, abs(idle_s), asked=str(run.id) in asked, stop=stop)
 
 
 def _later_run(client: SyncPrefectClient, run: FlowRun) -> FlowRun | None:

@@ -65,7 +65,7 @@ def recorded(home: Path, session: SessionFile | None, settings: Notify) -> Itera
             told = f"{error}\nTo do: {faults.POLICIES[fault].do}\nLogs: {logs}"
             notify(home, "failed", f"so8t: the run failed ({fault})", told, settings)
         with durable.replacing_no_error(logs):
-            log_error(logs, error)
+            log_error(logs, error, session.session.session_id if session is not None else "")
             note("interrupted" if stopped else "failed", error=str(error))
         raise
     note("completed")
@@ -75,10 +75,10 @@ def recorded(home: Path, session: SessionFile | None, settings: Notify) -> Itera
     )
 
 
-def log_error(logs: Path, error: BaseException) -> None:
-    """Append an error to the attempt's `errors.jsonl`."""
+def log_error(logs: Path, error: BaseException, run: str = "") -> None:
+    """Append an error to the attempt's `errors.jsonl`; `run` is the session of the run that it ended."""
     line = {
-        "time": time.time(), "type": type(error).__name__, "fault": faults.classify(error), "message": str(error),
+        "time": time.time(), "run": run, "type": type(error).__name__, "fault": faults.classify(error), "message": str(error),
     }  # fmt: skip
     with (logs / "errors.jsonl").open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")

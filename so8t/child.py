@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from so8t import durable, errors, faults
+from so8t import durable, errors, faults, hang
 from so8t.artifacts import Artifact, Store
 from so8t.config import Config
 from so8t.errors import Interrupted, So8tError, StepFailed, UserError
@@ -52,7 +52,8 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
     name = str(ref).replace("[", "-").replace("]", "").replace(":", "-")
     files = {kind: logs / f"{name}.{suffix}" for kind, suffix in _FILES.items()}
     durable.write_text(files["config"], config.model_dump_json(indent=2))
-    files["error"].unlink(missing_ok=True)
+    for told in ("error", "ended"):
+        files[told].unlink(missing_ok=True)
     command = ["so8t", "step", ref.step, "--config", str(files["config"]), "--home", str(store.home)]
     command += ["--progress-file", str(files["progress"]), "--error-file", str(files["error"]), "--die-with-stdin"]
     if ref.part:
@@ -78,6 +79,8 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
         finally:
             _alive.discard(process.pid)
     if code != 0:
+        if (hung := hang.found(files["ended"], str(ref), files["log"])) is not None:
+            raise hung
         fault = faults.classify_exit(code, faults.oom_kills() - killed_before)
         raise _error(ref, code, fault, files, processes_of(ref, config) > 1)
     planned = plan(ref, config, store)
@@ -92,7 +95,13 @@ def processes_of(ref: Ref, config: Config) -> int:
     return config.machine.processes if ref.step == SHARED else 1
 
 
-_FILES = {"config": "config.yaml", "progress": "progress.jsonl", "error": "error.json", "log": "log"}
+_FILES = {
+    "config": "config.yaml",
+    "progress": "progress.jsonl",
+    "error": "error.json",
+    "ended": hang.SUFFIX,
+    "log": "log",
+}
 
 
 def _wait(process: subprocess.Popen[bytes], ref: Ref, config: Config, progress: Path, sinks: tuple[Sink, ...]) -> int:

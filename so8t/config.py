@@ -17,6 +17,7 @@ from so8t.cleanup.config import Cleanup
 from so8t.collect.config import Base, Collect
 from so8t.errors import ConfigError
 from so8t.four_class.config import FourClass
+from so8t.monitor.config import Monitor
 from so8t.preprocess.config import Preprocess
 from so8t.search.config import Search, SearchRun, section
 from so8t.section import Section, UserPath
@@ -97,8 +98,8 @@ class Notify(Section):
 
     sound: bool = True
     """Play a sound, or ring the terminal's bell where no player works."""
-    on: tuple[Literal["completed", "failed", "resume"], ...] = ("completed", "failed", "resume")
-    """Of what: a run that completed, one that failed, one that was not resumed."""
+    on: tuple[Literal["completed", "failed", "resume", "monitor"], ...] = ("completed", "failed", "resume", "monitor")
+    """Of what: a run that completed, one that failed, one that was not resumed, what the monitor found or did."""
     quiet_hours: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")] = ""
     """Such as 22:00-07:00, by this machine's clock: no sound then, and remote addresses are told only of what went wrong."""
 
@@ -119,6 +120,7 @@ class Config(Section):
     machine: Machine = Machine()
     resume: Resume = Resume()
     notify: Notify = Notify()
+    monitor: Monitor = Monitor()
 
     @model_validator(mode="after")
     def _base_has_partners(self) -> Self:

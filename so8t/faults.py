@@ -34,6 +34,7 @@ class Fault(StrEnum):
     NOT_FINITE = "not-finite"
     DAMAGED = "damaged"
     GATE = "gate"
+    HANG = "hang"
     BAD_INPUT = "bad-input"
     CRASH = "crash"
     KILLED = "killed"
@@ -65,6 +66,9 @@ POLICIES: dict[Fault, Policy] = {
     Fault.NOT_FINITE: Policy(False, "lower the learning rate; the newest checkpoint is from before"),
     Fault.DAMAGED: Policy(True, "nothing: it was set aside and is made again; more than one: test disk and memory"),
     Fault.GATE: Policy(False, "read which number missed; what was measured lies in the `.damaged-<n>` folder"),
+    Fault.HANG: Policy(
+        True, "a fresh process goes on from the newest checkpoint; if it returns, report the stacks file"
+    ),
     Fault.BAD_INPUT: Policy(False, "what the message's last line says"),
     Fault.CRASH: Policy(True, "a fresh process tries again; if it returns, update driver and packages"),
     Fault.KILLED: Policy(True, "a fresh process tries again; somebody or something killed this one"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from so8t import attempt, durable
+from so8t import attempt, durable, stacks
 from so8t.errors import So8tError
 from so8t.session import Session, SessionFile, read
 
@@ -20,6 +20,8 @@ RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 SUPERVISOR_VARIABLE = "SO8T_SUPERVISOR"
 # Prefect runs a flow's hooks in processes that import the flow and carry the same variables.
 HOOK_PROGRAM = "_workspace_runtime_bootstrap.py"
+# What a run's process notes of itself beside its session begins with this name.
+PROCESS = "process"
 # Whoever looks whether a lock is free holds it for an instant.
 WAIT_S = 3.0
 
@@ -60,6 +62,7 @@ def hold(home: Path, run_id: str, wait_s: float = WAIT_S) -> SessionFile:
     session = SessionFile.open(home, session_id(run_id), "run")
     session.update(supervisor=os.environ.get(SUPERVISOR_VARIABLE, ""))
     _held[run_id] = (lock, session)
+    stacks.answer(session.folder / PROCESS)
     return session
 
 

@@ -19,7 +19,7 @@ from so8t.session import now
 
 URLS_VARIABLE = "SO8T_NOTIFY_URLS"
 REMOTE_TIMEOUT_S = 20.0
-Kind = Literal["completed", "failed", "resume"]
+Kind = Literal["completed", "failed", "resume", "monitor"]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from so8t import durable
 from so8t.artifacts import Store
 from so8t.config import Resume
 from so8t.session import Session, SessionFile, now, sessions
 
 Action = Literal["resume", "wait", "confirm", "stop", "leave", "cancel", "supersede"]
 BACKOFF_MAX_S = 900.0
+STOP = "stop.json"
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,26 @@ class Marks:
 
 
 def decide(
-    session: Session, policy: Resume, marks: Marks, supervisor: str, idle_s: float, *, asked: bool = False
+    session: Session,
+    policy: Resume,
+    marks: Marks,
+    supervisor: str,
+    idle_s: float,
+    *,
+    asked: bool = False,
+    stop: str = "",
 ) -> Decision:
     """Decide from the run's session and what the disk holds now.
 
     `supervisor` is the one that decides; an attempt that another one watched ended together with that one: in a
     power cut or a kill of everything, which is not the run's fault. `idle_s` is the time since the run was found
-    without a process. `asked`: the user named this run.
+    without a process. `asked`: the user named this run. `stop`: why it is not to go on, if somebody said so.
     """
     crashed = bool(supervisor) and session.supervisor == supervisor
     if asked:
         return Decision("resume", "`so8t resume` asked for it")
+    if stop:
+        return Decision("stop", stop, crashed)
     if not policy.auto:
         return Decision("leave", "resume.auto is false; `so8t resume RUN` goes on with it")
     last = session.last_progress_time or session.start_time
@@ -65,6 +76,28 @@ def decide(
     return Decision(
         "resume", "its process ended" if crashed else "everything was stopped, or the power failed", crashed
     )
+
+
+def ask_to_stop(home: Path, run_id: str, why: str) -> None:
+    """The run is not to go on by itself once its process is gone: the session is its owner's to write."""
+    durable.write_json(_stop(home, run_id), {"why": why})
+
+
+def asked_to_stop(home: Path, run_id: str) -> str:
+    """Why the run is not to go on; empty where nobody said so."""
+    try:
+        return str(durable.read_json(_stop(home, run_id))["why"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return ""
+
+
+def forget_stop(folder: Path) -> None:
+    """Whoever starts the run again by hand has mended the cause."""
+    durable.retry_sharing(lambda: (folder / STOP).unlink(missing_ok=True))
+
+
+def _stop(home: Path, run_id: str) -> Path:
+    return home / "sessions" / f"run-{run_id}" / STOP
 
 
 def marks_now(home: Path) -> Marks:
@@ -99,6 +132,7 @@ def note(file: SessionFile, marks: Marks, decision: Decision, supervisor: str) -
         supervisor=supervisor,
         start_time=session.start_time or now(),
     )
+    forget_stop(file.folder)
 
 
 def policy_of(parameters: dict[str, Any]) -> Resume:

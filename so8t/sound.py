@@ -15,7 +15,12 @@ from so8t.errors import So8tError
 RATE_HZ = 44_100
 TONE_S = 0.22
 # Rising for what went well, falling for what did not.
-TONES_HZ = {"completed": (523.25, 659.25, 783.99), "failed": (392.0, 311.13, 261.63), "resume": (523.25, 523.25, 392.0)}
+TONES_HZ = {
+    "completed": (523.25, 659.25, 783.99),
+    "failed": (392.0, 311.13, 261.63),
+    "resume": (523.25, 523.25, 392.0),
+    "monitor": (523.25, 392.0, 523.25),
+}
 # PulseAudio, PipeWire, ALSA, macOS; each waits for the end of what it plays.
 PLAYERS = (("paplay",), ("pw-play",), ("aplay", "-q"), ("afplay",))
 PLAYER_TIMEOUT_S = 10.0

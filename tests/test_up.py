@@ -51,7 +51,7 @@ import json
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 client = get_client(sync_client=True)
-runs = client.read_flow_runs()
+runs = [run for run in client.read_flow_runs() if "so8t" in run.tags]
 newest = max(runs, key=lambda run: run.expected_start_time)
 tasks = [task for run in [newest] for task in client.read_task_runs(
     flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))]

@@ -1,0 +1,107 @@
+"""One look of the monitor, as a run in the UI: what it found, what it did, and who was told.
+
+`so8t up` runs it in its own process by the deployment's schedule: a worker's only slot belongs to the runs that are
+looked after, and a process for each look would cost a hundred times what the look does.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+
+from so8t.config import Notify
+from so8t.monitor.config import Monitor
+from so8t.monitor.look import Report, look
+from so8t.monitor.page import levels, page
+from so8t.monitor.recover import recover
+from so8t.notify import notify
+
+KEY = "monitor"
+ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+# Deleted after one look; the rest waits for the next.
+PAGE = 50
+
+
+@flow(name="so8t-monitor", flow_run_name="look", persist_result=False, validate_parameters=True)
+def so8t_monitor(home: str, pool: str, monitor: Monitor = Monitor(), notify: Notify = Notify()) -> dict[str, Any]:  # noqa: B008
+    """Look once, act where `monitor.recover` allows, and tell what is new."""
+    with get_client(sync_client=True) as client:
+        report = look(Path(home), monitor, _heartbeat(client, pool))
+        if monitor.recover:
+            recover(Path(home), report, monitor)
+        create_markdown_artifact(markdown=page(report), key=KEY, description=levels(report))
+        _tell_prefect(report, home)
+        tell_user(report, Path(home), notify)
+        run = FlowRunContext.get().flow_run  # type: ignore[union-attr]
+        if run is not None and run.deployment_id is not None:
+            _forget(client, run.deployment_id, monitor.keep_runs)
+    return {"new": [finding.found for finding in report.new], "did": [action.outcome for action in report.actions]}
+
+
+def _heartbeat(client: SyncPrefectClient, pool: str) -> str | None:
+    """When a worker of the pool last told the server that it lives; None where none ever did."""
+    seen = [worker.last_heartbeat_time for worker in client.read_workers_for_work_pool(pool)]
+    times = [time for time in seen if time is not None]
+    return max(times).isoformat() if times else None
+
+
+def _tell_prefect(report: Report, home: str) -> None:
+    """An event for each thing that begins and for each action: automations of the user's own may listen."""
+    resource = {"prefect.resource.id": "so8t.monitor", "prefect.resource.name": home}
+    for finding in report.new:
+        emit_event(f"so8t.monitor.{finding.kind}", resource, payload=dict(vars(finding)))
+    for action in report.actions:
+        emit_event(f"so8t.recovery.{action.kind}", resource, payload=dict(vars(action)))
+
+
+def tell_user(report: Report, home: Path, settings: Notify) -> None:
+    """One notice for all that is new and wants an eye, and for all that was done."""
+    wanted = [finding for finding in report.new if finding.severity == "warn"]
+    lines = [f"{one.kind}: {one.found}" + (f"\n  do: {one.do}" if one.do else "") for one in wanted]
+    lines += [f"{one.kind}: {one.subject}: {one.did}; {one.outcome}" for one in report.actions]
+    if lines:
+        notify(home, "monitor", f"so8t: {len(lines)} thing(s) to know", "\n".join(lines), settings)
+
+
+def _forget(client: SyncPrefectClient, deployment: UUID, keep: int) -> None:
+    """Delete older looks with their artifacts: a home is looked after for years."""
+    old = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ENDED))),
+        ),
+        sort=FlowRunSort.START_TIME_DESC,
+        limit=PAGE,
+        offset=keep,
+    )
+    if not old:
+        return
+    made = client.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id for run in old]))
+    )
+    for artifact in made:
+        client.delete_artifact(artifact.id)
+    for run in old:
+        client.delete_flow_run(run.id)
+
+
+def due(client: SyncPrefectClient, deployment: UUID) -> list[Any]:
+    """Runs whose hour has come, the newest last. Asking also tells the server that somebody serves the deployment."""
+    found = client.get_scheduled_flow_runs_for_deployments([deployment], scheduled_before=datetime.now(UTC))
+    return sorted(found, key=lambda run: run.expected_start_time or run.created)

@@ -1,0 +1,42 @@
+"""Temporary files of our own durable writes whose writer was killed; nothing else is ever removed."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from so8t import durable
+
+# No write leaves its file untouched for as long.
+IDLE_S = 3600.0
+# Of Prefect's own folder nothing is ours.
+OURS = ("artifacts", "sessions", "logs", "monitor", "progress_logs", "hub")
+
+
+def find(home: Path, idle_s: float = IDLE_S) -> list[tuple[Path, int]]:
+    """Path and bytes of each."""
+    return [found for name in OURS for found in _below(home / name, idle_s)]
+
+
+def _below(folder: Path, idle_s: float) -> Iterator[tuple[Path, int]]:
+    """Links are not followed: what they lead to is somebody else's."""
+    for place, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not (Path(place) / name).is_symlink()]
+        for name in names:
+            if durable.target_name(name) == name:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                status = (Path(place) / name).lstat()
+                if time.time() - status.st_mtime >= idle_s:
+                    yield Path(place) / name, status.st_size
+
+
+def remove(found: list[tuple[Path, int]]) -> tuple[int, int]:
+    """How many could be removed, and their bytes."""
+    files, size_bytes = 0, 0
+    for path, size in found:
+        with contextlib.suppress(OSError):  # its writer lives after all, and has it open
+            path.unlink()
+            files, size_bytes = files + 1, size_bytes + size
+    return files, size_bytes
