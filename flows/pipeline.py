@@ -8,7 +8,7 @@ from so8t.cli import DEFAULT_CONFIG
 from so8t.config import Config, load_config
 from so8t.wiring import BAKE, BASE, BENCHMARK, CLEANUP, COLLECT, FOLD, FOUR_CLASS, PREPROCESS, TRAIN, UPLOAD
 from tasks.maps import mapped
-from tasks.run import walked
+from tasks.run import remaking, walked
 from tasks.steps import Reference, gather, submit, submit_parts
 
 DEMO = load_config(DEFAULT_CONFIG)
@@ -18,7 +18,7 @@ DEMO = load_config(DEFAULT_CONFIG)
 def so8t_pipeline(config: Config = DEMO) -> list[dict[str, Any]]:
     """Make, prove and publish a model; give a reference to each artifact in the order of the steps."""
     with walked(config) as made:
-        _walk(config, made)
+        remaking(lambda: _walk(config, made), made)
     return list(made)
 
 

@@ -78,7 +78,8 @@ def recorded(home: Path, session: SessionFile | None, settings: Notify) -> Itera
 def log_error(logs: Path, error: BaseException, run: str = "") -> None:
     """Append an error to the attempt's `errors.jsonl`; `run` is the session of the run that it ended."""
     line = {
-        "time": time.time(), "run": run, "type": type(error).__name__, "fault": faults.classify(error), "message": str(error),
+        "time": time.time(), "run": run, "type": type(error).__name__, "fault": faults.classify(error),
+        "message": faults.without_password(str(error)),
     }  # fmt: skip
     with (logs / "errors.jsonl").open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from so8t import durable, errors, faults, hang
 from so8t.artifacts import Artifact, Store
 from so8t.config import Config
@@ -26,6 +28,10 @@ from so8t.progress import Sink, follow
 from so8t.step import Ref, plan
 
 POLL_S = 0.1
+# Between two looks at the memory that is left.
+LOOK_S = 1.0
+# Less than this share of the machine's memory free is scarce: guards in user space act at some percent.
+SCARCE_SHARE = 0.05
 # Time for an emergency checkpoint between the request to stop and the kill.
 STOP_GRACE_S = 30.0
 LOG_TAIL_LINES = 15
@@ -71,8 +77,9 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         _alive.add(process.pid)
+        memory = _Memory()
         try:
-            code = _wait(process, ref, config, files["progress"], sinks)
+            code = _wait(process, ref, config, files["progress"], sinks, memory)
         except BaseException:
             _stop(process)
             raise
@@ -81,7 +88,7 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
     if code != 0:
         if (hung := hang.found(files["ended"], str(ref), files["log"])) is not None:
             raise hung
-        fault = faults.classify_exit(code, faults.oom_kills() - killed_before)
+        fault = faults.classify_exit(code, faults.oom_kills() - killed_before, memory.scarce)
         raise _error(ref, code, fault, files, processes_of(ref, config) > 1)
     planned = plan(ref, config, store)
     found = store.find(ref.step, planned.key)
@@ -104,13 +111,35 @@ _FILES = {
 }
 
 
-def _wait(process: subprocess.Popen[bytes], ref: Ref, config: Config, progress: Path, sinks: tuple[Sink, ...]) -> int:
+class _Memory:
+    """Whether hardly any memory was left when it was last looked at."""
+
+    def __init__(self) -> None:
+        self.scarce = False
+        self._looked_at = 0.0
+
+    def look(self) -> None:
+        """Now and then."""
+        if time.monotonic() - self._looked_at >= LOOK_S:
+            self._looked_at, found = time.monotonic(), psutil.virtual_memory()
+            self.scarce = found.available < SCARCE_SHARE * found.total
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    ref: Ref,
+    config: Config,
+    progress: Path,
+    sinks: tuple[Sink, ...],
+    memory: _Memory,
+) -> int:
     deadline = time.monotonic() + config.machine.step_timeout_s
     offset = progress.stat().st_size if progress.exists() else 0
     while (code := process.poll()) is None:
         offset = follow(progress, sinks, offset)
         if stopping.is_set():
             raise Interrupted(f"{ref} was stopped; the same command goes on from here")
+        memory.look()
         if time.monotonic() > deadline:
             raise StepFailed(f"{ref} took longer than machine.step_timeout_s = {config.machine.step_timeout_s:g} s")
         time.sleep(POLL_S)
@@ -158,6 +187,7 @@ def _error(ref: Ref, code: int, fault: faults.Fault, files: dict[str, Path], tog
         told: dict[str, Any] = durable.read_json(files["error"])
         error = _told(ref, told, files["log"], together)
         error.fault = error.fault or told["fault"]
+        error.endpoint, error.wait_s, error.place = told["endpoint"], told["wait_s"], told["place"]
         return error
     if code in (130, 143):
         # It saved and ended while its main thread was still in native code.
@@ -195,6 +225,7 @@ def write_error(path: Path, error: BaseException) -> None:
     """What the child leaves for its parent."""
     told: dict[str, Any] = {
         "type": type(error).__name__, "fault": faults.classify(error), "message": str(error),
+        "endpoint": "", "wait_s": 0.0, "place": "", **faults.evidence(error),
     }  # fmt: skip
     if isinstance(error, UserError):
         told |= {"found": error.found, "wanted": error.wanted, "do": error.do}

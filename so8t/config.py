@@ -19,6 +19,7 @@ from so8t.errors import ConfigError
 from so8t.four_class.config import FourClass
 from so8t.monitor.config import Monitor
 from so8t.preprocess.config import Preprocess
+from so8t.recovery.config import Recovery
 from so8t.search.config import Search, SearchRun, section
 from so8t.section import Section, UserPath
 from so8t.train.config import Train
@@ -58,10 +59,6 @@ class Machine(Section):
     """Port of the local Prefect server on 127.0.0.1; 0 takes a free one."""
     step_timeout_s: Annotated[float, Field(gt=0)] = 7 * 24 * 3600.0
     """A step that takes longer than this is stopped."""
-    step_retries: Annotated[int, Field(ge=0)] = 3
-    """How often Prefect retries a failed step."""
-    step_retry_delay_s: Annotated[float, Field(ge=0)] = 300.0
-    """Pause before a retry."""
     resume_interval_s: Annotated[float, Field(gt=0)] = 30.0
     """Between two looks of `so8t up` for runs whose process is gone."""
     progress_interval_s: Annotated[float, Field(gt=0)] = 5.0
@@ -119,6 +116,7 @@ class Config(Section):
     cleanup: Cleanup = Cleanup()
     machine: Machine = Machine()
     resume: Resume = Resume()
+    recovery: Recovery = Recovery()
     notify: Notify = Notify()
     monitor: Monitor = Monitor()
 

@@ -264,4 +264,6 @@ def explain_full_disk(path: Path) -> Iterator[None]:
             raise
         found, wanted, do = _EXPLAINED[code]
         place = target_name(error.filename if isinstance(error.filename, str) else str(path))
-        raise ResourceError(f"{found}: {place} ({error.strerror})", wanted, f"{do}; {_GOES_ON}") from error
+        refused = ResourceError(f"{found}: {place} ({error.strerror})", wanted, f"{do}; {_GOES_ON}")
+        refused.place = place
+        raise refused from error

@@ -8,6 +8,8 @@ So8tError                  1  something failed; nothing committed is lost
 +-- StepFailed             1  a step ended without an artifact
 |   +-- GateFailed            a step measured its own output and refuses it
 |   +-- NotFinite             a loss, a gradient or a weight is NaN or infinite
+|   +-- GivenUp               what may be done about a fault has been done
+|   +-- InputLost             an input was damaged and is set aside; its own step makes it again
 +-- DamagedArtifact        1  bytes on disk are not the bytes that were written
 +-- Interrupted          130  a signal asked us to stop; the state was saved first
 """
@@ -17,8 +19,13 @@ class So8tError(Exception):
     """Root of the errors raised on purpose; its text is written for the user."""
 
     exit_code = 1
-    # The kind of fault (`so8t.faults`), where another process has told it.
+    # The kind of fault (`so8t.faults`), where it is known, or another process has told it.
     fault: str = ""
+    # Of a fault of the network: whom it was that did not answer, and how long it wants to be left alone.
+    endpoint: str = ""
+    wait_s: float = 0.0
+    # Of a full disk: the file or folder that it refused.
+    place: str = ""
 
 
 class UserError(So8tError):
@@ -58,6 +65,21 @@ class GateFailed(StepFailed):
 
 class NotFinite(StepFailed):
     """A loss, a gradient or a weight is NaN or infinite."""
+
+
+class GivenUp(StepFailed):
+    """Recovery has done what it may; another try would fail the same way."""
+
+    def __init__(self, found: str, wanted: str = "", do: str = "", fault: str = "") -> None:
+        lines = [found, *([f"  wanted: {wanted}"] if wanted else []), *([f"  do:     {do}"] if do else [])]
+        super().__init__("\n".join(lines))
+        self.fault = fault
+
+
+class InputLost(StepFailed):
+    """Inputs of a step were damaged and are set aside; whoever walks the steps makes them again."""
+
+    fault = "damaged"
 
 
 class DamagedArtifact(So8tError):

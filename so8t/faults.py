@@ -8,6 +8,7 @@ The forms of a GPU's allocation failures are those that accelerate's `find_execu
 """
 
 import errno
+import re
 import signal
 import socket
 import sys
@@ -15,8 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from so8t.errors import DamagedArtifact, GateFailed, Interrupted, NotFinite, So8tError, UserError
+from so8t.waits import asked_s
 
 
 class Fault(StrEnum):
@@ -32,6 +36,7 @@ class Fault(StrEnum):
     MISSING_PACKAGE = "missing-package"
     GPU_LOST = "gpu-lost"
     NOT_FINITE = "not-finite"
+    DIVERGED = "diverged"
     DAMAGED = "damaged"
     GATE = "gate"
     HANG = "hang"
@@ -43,7 +48,9 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """Whether the same step is tried again by itself, and what a person is told."""
+    """Whether one of the step's retries is spent on it where section `recovery` has no rule for it, and what a person
+    is told.
+    """
 
     retry: bool
     do: str
@@ -56,14 +63,16 @@ POLICIES: dict[Fault, Policy] = {
     ),
     Fault.HOST_MEMORY: Policy(True, "close other programs, lower machine.workers, or a smaller --profile"),
     Fault.DISK_FULL: Policy(
-        False, "free space; `so8t step cleanup` removes what nothing needs, `so8t plan` says how much"
+        False,
+        "free space, and it goes on by itself while it waits; `so8t step cleanup` removes what nothing needs, `so8t plan` says how much",
     ),
     Fault.AUTHENTICATION: Policy(False, "set HF_TOKEN or run `hf auth login` with a token that may do this"),
     Fault.RATE_LIMIT: Policy(True, "nothing: it waits as long as the server asks, then tries again"),
     Fault.NETWORK: Policy(True, "nothing: it tries again; look at the router if this lasts for hours"),
     Fault.MISSING_PACKAGE: Policy(False, "pip install -c constraints.txt with the extra that the message names"),
     Fault.GPU_LOST: Policy(True, "a fresh process tries again; if it returns, look at driver, power supply and heat"),
-    Fault.NOT_FINITE: Policy(False, "lower the learning rate; the newest checkpoint is from before"),
+    Fault.NOT_FINITE: Policy(False, "lower the learning rate in the config; it was lowered by itself before"),
+    Fault.DIVERGED: Policy(False, "nothing: the training went back to its newest good state by itself"),
     Fault.DAMAGED: Policy(True, "nothing: it was set aside and is made again; more than one: test disk and memory"),
     Fault.GATE: Policy(False, "read which number missed; what was measured lies in the `.damaged-<n>` folder"),
     Fault.HANG: Policy(
@@ -71,7 +80,7 @@ POLICIES: dict[Fault, Policy] = {
     ),
     Fault.BAD_INPUT: Policy(False, "what the message's last line says"),
     Fault.CRASH: Policy(True, "a fresh process tries again; if it returns, update driver and packages"),
-    Fault.KILLED: Policy(True, "a fresh process tries again; somebody or something killed this one"),
+    Fault.KILLED: Policy(True, "a fresh process tries again; a signal that was not ours ended this one"),
     Fault.UNKNOWN: Policy(True, "read the step's log; if it returns, report it with errors.jsonl"),
 }
 
@@ -95,6 +104,16 @@ _NO_MEMORY, _CONTROL_C = 0xC0000017, 0xC000013A
 _WINDOWS_CRASHES = frozenset({0xC0000005, 0xC00000FD, 0xC0000374, 0xC0000409})
 _STOPS = frozenset({130, 143})
 _CRASH_SIGNALS = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
+# Somebody's or something's wish: a person, a shutdown, a guard such as earlyoom (which begins with SIGTERM).
+_ENDING_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGPIPE")
+# Extra of pyproject.toml by the module that it brings.
+EXTRAS = {
+    "accelerate": "nf4", "bitsandbytes": "nf4", "tensorboard": "tensorboard", "trackio": "trackio",
+    "prefect_dask": "dask", "soundfile": "audio", "lm_eval": "lm-eval", "cchardet": "web", "lxml": "web",
+    "lxml_html_clean": "web", "protego": "web", "trafilatura": "web",
+}  # fmt: skip
+_SECRET = re.compile(r"//[^/@\s]+@")
+_MISSING = re.compile(r"No module named '([\w.]+)'")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -108,8 +127,9 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def classify(error: BaseException) -> Fault:
     """The fault of an error. What it came from says more than what it was turned into: `UserError` comes last."""
-    if isinstance(error, So8tError) and error.fault:
-        return Fault(error.fault)
+    told = next((cause.fault for cause in causes(error) if isinstance(cause, So8tError) and cause.fault), "")
+    if told:
+        return Fault(told)
     if isinstance(error, Interrupted | KeyboardInterrupt):
         return Fault.STOPPED
     found = {fault for cause in causes(error) if (fault := _of(cause)) is not None}
@@ -171,11 +191,57 @@ def _of_device(error: BaseException) -> Fault | None:
     return Fault.GPU_LOST if any(word in text for word in _LOST_WORDS) else None
 
 
-def classify_exit(code: int, oom_kills: int = 0) -> Fault:
+def evidence(error: BaseException) -> dict[str, Any]:
+    """What an error says of where it happened: `endpoint` (scheme, host and port), `wait_s` (asked for), `place`."""
+    found: dict[str, Any] = {}
+    for cause in causes(error):
+        if isinstance(cause, So8tError):
+            told = {"endpoint": cause.endpoint, "wait_s": cause.wait_s, "place": cause.place}
+            found = {name: value for name, value in told.items() if value} | found
+        if url := _url_of(cause):
+            found.setdefault("endpoint", origin(str(url)))
+        response = getattr(cause, "response", None)
+        if response is not None and (asked := asked_s(response.headers.get("Retry-After"))):
+            found.setdefault("wait_s", asked)
+        if isinstance(cause, OSError) and isinstance(cause.filename, str):
+            found.setdefault("place", cause.filename)
+    return found
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of an address: a name or a password in it goes nowhere."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+
+
+def without_password(text: str) -> str:
+    """A text in which no address holds a name and a password; clients put the whole address into their errors."""
+    return _SECRET.sub("//", text)
+
+
+def _url_of(error: BaseException) -> Any:
+    """Of httpx's kind; None of anything else. Its `request` is a property that may raise."""
+    try:
+        url = getattr(getattr(error, "request", None), "url", None)
+    except RuntimeError:
+        return None
+    return url if getattr(url, "scheme", "") in ("http", "https") else None
+
+
+def missing_package(error: BaseException) -> tuple[str, str]:
+    """The module that an import did not find, and the extra of this package that brings it, empty where none does."""
+    found = next((c.name for c in causes(error) if isinstance(c, ModuleNotFoundError) and c.name), "")
+    if not found and (match := _MISSING.search(str(error))):
+        found = match[1]
+    return found, EXTRAS.get(found.partition(".")[0], "")
+
+
+def classify_exit(code: int, oom_kills: int = 0, scarce: bool = False) -> Fault:
     """The fault of a process that could tell nothing any more.
 
     `code` is Python's `returncode` (negative: a signal) or a shell's 128 + signal; `oom_kills` is how many processes
-    the kernel has killed for memory meanwhile (`oom_kills()` after minus before).
+    the kernel has killed for memory meanwhile (`oom_kills()` after minus before); `scarce`: hardly any memory was left
+    when it ended, as where a guard in user space kills before the kernel must.
     """
     if code in _STOPS or code & 0xFFFFFFFF == _CONTROL_C:
         return Fault.STOPPED
@@ -188,15 +254,40 @@ def classify_exit(code: int, oom_kills: int = 0) -> Fault:
         name = signal.Signals(number).name
     except ValueError:
         return Fault.UNKNOWN
-    if name == "SIGKILL":
-        return Fault.HOST_MEMORY if oom_kills > 0 else Fault.KILLED
+    if name in ("SIGKILL", "SIGTERM") and (oom_kills > 0 or scarce):
+        return Fault.HOST_MEMORY
+    if name in _ENDING_SIGNALS:
+        return Fault.KILLED
     return Fault.CRASH if name in _CRASH_SIGNALS else Fault.UNKNOWN
 
 
-def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
-    """Processes that the kernel has killed for memory since it booted; 0 where it does not count them."""
+def oom_kills(vmstat: Path = Path("/proc/vmstat"), cgroup: Path = Path("/proc/self/cgroup")) -> int:
+    """Processes that the kernel has killed for memory, on the machine and in this control group, for comparing two
+    moments; 0 where it does not count them. In a container only the group's own file tells.
+    """
+    return sum(_counted_kills(path) for path in (vmstat, *_group_files(cgroup)))
+
+
+def _counted_kills(path: Path) -> int:
     try:
-        text = vmstat.read_text(encoding="ascii")
+        text = path.read_text(encoding="ascii")
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+
+
+def _group_files(cgroup: Path, root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
+    """Where the kernel counts for this process's group: `memory.events` of cgroup v2, `memory.oom_control` of v1."""
+    try:
+        lines = cgroup.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, place = rest.partition(":")
+        if not controllers:
+            found.append(root / place.lstrip("/") / "memory.events")
+        elif "memory" in controllers.split(","):
+            found.append(root / "memory" / place.lstrip("/") / "memory.oom_control")
+    return found

@@ -20,14 +20,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
-from so8t import __version__
+from so8t import __version__, asked
 from so8t.artifacts import Artifact, Store, hash_json
 from so8t.config import Config, Machine
 from so8t.durable import explain_full_disk
 from so8t.errors import GateFailed, InputError, Interrupted
 from so8t.progress import Progress, Sink
+from so8t.recoveries import session_of
 from so8t.section import Section
-from so8t.session import SessionFile, SessionProgress
+from so8t.session import SessionFile, SessionProgress, read
 
 Inputs = Mapping[str, Artifact]
 Facts = dict[str, Any]
@@ -202,7 +203,8 @@ def make(planned: Plan, machine: Machine, store: Store, sinks: tuple[Sink, ...] 
                 follow = (SessionProgress(session),) if session and step.session == "followed" else ()
                 progress = Progress(str(planned.ref), machine, store.home, (*sinks, *follow), session)
                 try:
-                    facts = run(planned.section, planned.inputs, out, progress)
+                    with asked.taken(session.session.overrides if session else {}):
+                        facts = run(planned.section, planned.inputs, out, progress)
                 except GateFailed as error:
                     raise GateFailed(f"{error}\n{_kept(planned, store.set_aside(out))}") from error
             return store.commit(
@@ -238,7 +240,8 @@ def assist(ref: Ref, config: Config, store: Store) -> None:
     if store.peek(planned.step.name, planned.key) is not None:
         return
     run: Run = importlib.import_module(planned.step.module).run
-    with TemporaryDirectory(prefix="so8t-") as out:
+    session = read(store.home / "sessions" / session_of(planned.step.name, planned.key))
+    with TemporaryDirectory(prefix="so8t-") as out, asked.taken(session.overrides if session else {}):
         run(planned.section, planned.inputs, Path(out), Progress(str(ref), config.machine, store.home))
 
 
@@ -252,7 +255,7 @@ def _session(planned: Plan, home: Path) -> Iterator[SessionFile | None]:
     if not planned.step.session:
         yield None
         return
-    session = SessionFile.open(home, f"{planned.step.name}-{planned.key[:12]}", planned.step.name)
+    session = SessionFile.open(home, session_of(planned.step.name, planned.key), planned.step.name)
     try:
         yield session
     except (Interrupted, KeyboardInterrupt):

@@ -1,13 +1,18 @@
 """What is the same of every flow that walks through steps: its notes, its stop, its children."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from so8t import child, fence
 from so8t.attempt import recorded
 from so8t.config import Config
-from so8t.errors import Interrupted
+from so8t.errors import InputLost, Interrupted
+from so8t.step import NotReady
+from tasks.show import show_recoveries
 from tasks.steps import Reference
+
+# Each artifact is made again once; this is for those that a run finds one after the other.
+WALKS_MAX = 5
 
 
 @contextmanager
@@ -22,3 +27,16 @@ def walked(config: Config) -> Iterator[list[Reference]]:
         finally:
             # Whatever ends the walk, a child that still works saves and stops before this process goes.
             child.stop_all()
+            show_recoveries(config.home(), fence.current())
+
+
+def remaking(walk: Callable[[], None], made: list[Reference]) -> None:
+    """Walk; once more from the top where an input was found damaged and set aside: what is whole is Cached."""
+    for _ in range(WALKS_MAX - 1):
+        try:
+            walk()
+        except (InputLost, NotReady):
+            made.clear()
+        else:
+            return
+    walk()

@@ -15,8 +15,10 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from so8t import recoveries
 from so8t.artifacts import Artifact
 from so8t.progress import Metric
+from so8t.session import SessionFile
 from so8t.step import Ref
 
 # An update costs 15 ms and 3.5 KB in the server's database.
@@ -69,6 +71,33 @@ def show_facts(ref: Ref, artifact: Artifact) -> None:
 def show_refused(ref: Ref, folder: Path) -> None:
     """The Markdown reports of a step whose gate was missed: what was measured, and by how much it missed."""
     _show_reports(ref, sorted(folder.iterdir()))
+
+
+def show_recoveries(home: Path, session: SessionFile | None) -> None:
+    """What was done about faults in a run, and what that changed; nothing where there was none."""
+    run = session.session.session_id if session is not None else ""
+    found = recoveries.read(home, run) if run else []
+    if not found:
+        return
+    create_markdown_artifact(markdown=recoveries_markdown(found, recoveries.overrides(home, run)), key="recoveries")
+
+
+def recoveries_markdown(found: list[recoveries.Recovery], overrides: dict[str, dict[str, float]]) -> str:
+    """A table of recoveries, and below it the settings that they have changed."""
+    rows = [
+        f"| {r.at[:19]} | {r.step} | {r.fault} | {r.policy} | {_in_a_cell(r.detail)} | {r.outcome} |" for r in found
+    ]
+    changed = [
+        f"- {session}: `{name}` = {value:g}" for session, names in overrides.items() for name, value in names.items()
+    ]
+    table = ["| UTC | step | fault | what was done | detail | then |", "|---|---|---|---|---|---|", *rows]
+    return "\n".join(
+        [*table, *(["", "Changed for these steps alone, never in your config:", *changed] if changed else [])]
+    )
+
+
+def _in_a_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _show_reports(ref: Ref, paths: list[Path]) -> None:

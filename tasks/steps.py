@@ -18,9 +18,10 @@ from so8t import child, fence, recoveries
 from so8t.artifacts import Artifact, Store
 from so8t.attempt import logs_of
 from so8t.config import Config
-from so8t.errors import GateFailed, Interrupted, UserError
+from so8t.errors import GateFailed, GivenUp, InputLost, Interrupted, ResourceError, UserError
 from so8t.faults import POLICIES, classify
 from so8t.progress import PlainLines, Sink
+from so8t.recovery.attempts import Attempts
 from so8t.session import SessionProgress, now
 from so8t.step import Ref, execute, lookup, parts_of, plan, steps
 from tasks.curves import PrefectCurves
@@ -39,7 +40,8 @@ def _cache_key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
 def _worth_retrying(task_: Any, task_run: Any, state: State) -> bool:
     """What the user must mend, and a gate that measured the same bytes, fail the same way again."""
     error = state.result(raise_on_failure=False)
-    return not isinstance(error, UserError | Interrupted) and POLICIES[classify(error)].retry
+    final = UserError | Interrupted | GivenUp | InputLost
+    return not isinstance(error, final) and POLICIES[classify(error)].retry
 
 
 @task(
@@ -61,8 +63,19 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
         *terminal,
     )
     curves = _curves(ref, key, config)
+
+    def say(what: str) -> None:
+        logger.warning(what)
+        try:
+            for sink in sinks:
+                sink.report(str(ref), 0, None, what, {})
+        except ResourceError as refusal:
+            # A session cannot note a wait for room on the disk that is full.
+            logger.warning("no note was taken of it: %s", refusal.found)
+
+    tries = Attempts(ref, key, config, store, say, session)
     try:
-        artifact = _counted(ref, key, lambda: _make(ref, config, store, (*sinks, *curves)))
+        artifact = _counted(ref, key, lambda: tries.make(lambda now: _make(ref, now, store, (*sinks, *curves))))
     except GateFailed:
         show_refused(ref, store.set_aside_of(step, key)[-1])
         raise
@@ -99,7 +112,7 @@ def _counted(ref: Ref, key: str, make: Callable[[], Artifact]) -> Artifact:
     session, name = fence.current(), f"{ref} {key[:12]}"
     try:
         artifact = make()
-    except (Interrupted, UserError):
+    except (Interrupted, UserError, GivenUp, InputLost):
         raise
     except Exception:
         if session is not None:
@@ -113,7 +126,7 @@ def _counted(ref: Ref, key: str, make: Callable[[], Artifact]) -> Artifact:
 def _retries_left(ref: Ref, key: str, config: Config) -> int:
     session = fence.current()
     spent = session.session.failures.get(f"{ref} {key[:12]}", 0) if session else 0
-    return max(0, config.machine.step_retries - spent)
+    return max(0, config.recovery.retries - spent)
 
 
 def submit(ref: Ref, config: Config, runner: TaskRunner[Any] | None = None) -> PrefectFuture[Reference]:
@@ -132,7 +145,7 @@ def submit(ref: Ref, config: Config, runner: TaskRunner[Any] | None = None) -> P
         task_run_name=name,
         refresh_cache=not whole,
         retries=_retries_left(ref, planned.key, config),
-        retry_delay_seconds=config.machine.step_retry_delay_s,
+        retry_delay_seconds=config.recovery.retry_delay_s,
         retry_jitter_factor=0.5,
     )
     given = {"step": ref.step, "part": ref.part, "key": planned.key, "config": config}

@@ -22,6 +22,7 @@ ALLOWED = {
     ("so8t/artifacts.py", "Store.working", "FileLock"): LOCK,
     ("so8t/cleanup/removal.py", "holding", "FileLock"): LOCK,
     ("so8t/fence.py", "lock_of", "FileLock"): LOCK,
+    ("so8t/recovery/room.py", "_held", "FileLock"): LOCK,
     ("deployments/server.py", "Server.ensure", "FileLock"): LOCK,
     ("deployments/up.py", "main", "FileLock"): LOCK,
     ("so8t/attempt.py", "log_error", "open"): LOG,

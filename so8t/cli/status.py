@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from so8t.config import Config
     from so8t.step import Ref
 
+RECOVERIES_SHOWN = 10
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -21,14 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Print one line a step and part."""
+    from so8t import recoveries
     from so8t.artifacts import Store
     from so8t.config import load_config
 
     config = load_config(options.config, options.overrides, options.home)
     store = Store(config.home())
     rows, runs = survey(config, store), open_runs(store)
+    done = recoveries.read(store.home)
+    overrides = recoveries.overrides(store.home)
     if options.json:
-        told = {"home": str(store.home), "steps": rows, "runs": runs}
+        listed = [recovery.model_dump() for recovery in done]
+        told = {"home": str(store.home), "steps": rows, "runs": runs, "recoveries": listed, "overrides": overrides}
         sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
         return 0
     sys.stdout.write(f"home {store.home}\n")
@@ -40,6 +46,14 @@ def main(options: argparse.Namespace) -> int:
             f"  run {run['run']}  {run['state']}, attempt {run['attempts']}, last progress {run['last_progress'][:19]} UTC"
             f"  {run['doing']}\n"
         )
+    for recovery in done[-RECOVERIES_SHOWN:]:
+        sys.stdout.write(
+            f"  recovery {recovery.at[:19]} UTC  {recovery.step}  {recovery.fault}: {recovery.policy}"
+            f"  {recovery.detail}  -> {recovery.outcome}\n"
+        )
+    for session, changed in overrides.items():
+        listed_changes = ", ".join(f"{name} = {value:g}" for name, value in changed.items())
+        sys.stdout.write(f"  override {session}  {listed_changes}\n")
     damaged = sorted(path.name for path in store.root.glob("*/*.damaged-*"))
     if damaged:
         sys.stdout.write(f"  set aside as damaged: {', '.join(damaged)}\n")

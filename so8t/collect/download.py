@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 from so8t import durable
 from so8t.artifacts import HASH_CHUNK_BYTES
 from so8t.errors import StepFailed
+from so8t.faults import Fault
 from so8t.session import boot_id
 from so8t.waits import asked_s
 
@@ -70,14 +71,16 @@ class Denied(StepFailed):
     def __init__(self, file: RemoteFile, status: int) -> None:
         super().__init__(f"{file} was refused with status {status}")
         self.status = status
+        if status in (401, 403):
+            self.fault = Fault.AUTHENTICATION
 
 
 class _Fault(Exception):
     """A try that failed; `pause_s` is what the server asked for."""
 
-    def __init__(self, text: str, pause_s: float | None = None) -> None:
+    def __init__(self, text: str, pause_s: float | None = None, kind: Fault = Fault.NETWORK) -> None:
         super().__init__(text)
-        self.pause_s = pause_s
+        self.pause_s, self.kind = pause_s, kind
 
 
 class _Other(Exception):
@@ -189,7 +192,9 @@ def bring(file: RemoteFile, target: Path, report: Report = lambda size_bytes: No
             continue
         fruitless = 0 if part.size_bytes > before else fruitless + 1
         if fruitless >= FRUITLESS_TRIES:
-            raise StepFailed(f"{file} did not come in {FRUITLESS_TRIES} tries: {fault}")
+            failed = StepFailed(f"{file} did not come in {FRUITLESS_TRIES} tries: {fault}")
+            failed.fault, failed.endpoint, failed.wait_s = fault.kind, endpoint() or "", fault.pause_s or 0.0
+            raise failed from fault
         wait_s = FIRST_PAUSE_S * 2 ** max(0, fruitless - 1) if fault.pause_s is None else fault.pause_s
         if fruitless or fault.pause_s is not None:
             time.sleep(min(wait_s, PAUSE_MAX_S))
@@ -231,7 +236,8 @@ def _judge(part: _Part, response: Any) -> None:
     if status == 416:
         raise _Other("the Hub's file is shorter than it lists")
     if status in RETRIED_STATUSES or status >= 500:
-        raise _Fault(f"status {status}", asked_s(response.headers.get("Retry-After")))
+        kind = Fault.RATE_LIMIT if status == 429 else Fault.NETWORK
+        raise _Fault(f"status {status}", asked_s(response.headers.get("Retry-After")), kind)
     if status not in (200, 206):
         raise Denied(part.file, status)
     answers = (*response.history, response)

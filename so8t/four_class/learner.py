@@ -48,7 +48,8 @@ class Learner:
         self.best_score = torch.full((), -1.0, dtype=torch.float64)
         self.best_step = torch.zeros((), dtype=torch.int64)
         self.optimizer = self._optimizer()
-        self.micro = MicroBatch(config.micro_batch)
+        batch = config.micro_batch * config.gradient_accumulation_steps
+        self.micro = MicroBatch(config.micro_batch, batch=batch)
 
     def _optimizer(self) -> Optimizer:
         c = self.config

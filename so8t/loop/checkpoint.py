@@ -90,7 +90,7 @@ class Checkpoints:
                 raise
         self._whole[snapshot.step] = target
         with durable.explain_full_disk(self.folder):
-            self._prune()
+            self.prune()
         return target
 
     def names(self) -> list[str]:
@@ -134,7 +134,8 @@ class Checkpoints:
         durable.replace(path, target)
         return target
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
+        """Remove what is older than the newest `keep`; a final or a tagged one stays."""
         passing = [path for path in self._found() if not path.name.startswith("final-") and not tag_of(path)]
         for path in passing[: -self.keep]:
             # Renamed first: a cut in the middle of a deletion must not leave half a checkpoint under its name.

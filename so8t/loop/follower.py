@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from so8t import asked
 from so8t.loop import ranks
 from so8t.loop.checkpoint import Snapshot
 from so8t.loop.phase import Phase, Trainee, under
@@ -37,11 +38,12 @@ def enter(trainee: Trainee, phase: Phase) -> None:
 def take_over(trainee: Trainee, phases: Sequence[Phase], snapshot: Snapshot) -> tuple[int, int]:
     """Become what the snapshot holds; the phase's number and the position in it."""
     values = snapshot.values
-    trainee.restore(under("learner.", snapshot.tensors))
-    if values["phase"] < len(phases):
-        phase = phases[values["phase"]]
-        phase.begin()
-        if values["inside"]:
-            phase.restore(under("phase.", snapshot.tensors), values["phase_values"])
+    with asked.gone_on_from(int(values.get("halvings", 0))):
+        trainee.restore(under("learner.", snapshot.tensors))
+        if values["phase"] < len(phases):
+            phase = phases[values["phase"]]
+            phase.begin()
+            if values["inside"]:
+                phase.restore(under("phase.", snapshot.tensors), values["phase_values"])
     restore_rng(values["rng"], snapshot.tensors)
     return values["phase"], values["position"]

@@ -2,7 +2,8 @@
 
 An attempt that runs out of memory is begun again from the same random state with half as many samples a pass and
 twice as many passes. What a step finds out becomes lasting with its commit, and lies in the checkpoint: a resumed
-training goes on with it. Sums over another split round differently, so such a run ends in other bytes.
+training goes on with it. Where the process did not live to find it out, its session asks for it (`so8t/asked.py`).
+Sums over another split round differently, so such a run ends in other bytes.
 """
 
 import gc
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import torch
 
+from so8t import asked
 from so8t.errors import ResourceError
 from so8t.loop import ranks
 from so8t.loop.rng import capture_rng, restore_rng
@@ -21,11 +23,12 @@ WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_
 
 
 class MicroBatch:
-    """`size` is the one that lasts: changed by `commit` only, which calls it `name`."""
+    """`size` is the one that lasts: changed by `commit` only, which calls it `name`; `batch` is the effective batch."""
 
-    def __init__(self, size: int, name: str = "micro_batch") -> None:
-        self.size = self._trying = size
-        self.name = name
+    def __init__(self, size: int, name: str = "micro_batch", batch: int = 0) -> None:
+        self.name, self.batch = name, batch
+        self.size = self._trying = self._told = size
+        self._begin(size, asked.now().halvings)
 
     def attempt(self, compute: Callable[[int], T]) -> T:
         """`compute(size)`, which must begin from nothing each time; ResourceError where one sample is too many."""
@@ -56,15 +59,19 @@ class MicroBatch:
             restore_rng(rng["values"], rng["tensors"])
 
     def commit(self) -> dict[str, float]:
-        """Keep what the step found out; the change as a metric, nothing where there was none."""
-        if self._trying == self.size:
+        """Keep what the step found out; a change as metrics, nothing where there was none."""
+        if self._trying == self._told:
             return {}
-        self.size = self._trying
-        return {self.name: float(self.size)}
+        self.size = self._told = self._trying
+        return {self.name: float(self.size), **({"effective_batch": float(self.batch)} if self.batch else {})}
 
     def restore(self, size: int) -> None:
-        """Take over a checkpoint's."""
-        self.size = self._trying = size
+        """Take over a checkpoint's, and what was asked since."""
+        self._begin(size, max(0, asked.now().halvings - asked.now().known))
+
+    def _begin(self, size: int, halvings: int) -> None:
+        self._told = size
+        self.size = self._trying = asked.halved(size, halvings)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

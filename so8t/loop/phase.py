@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from so8t import asked
 from so8t.loop import ranks
 from so8t.loop.microbatch import MicroBatch
 
@@ -88,9 +89,9 @@ class Optimizer:
         ranks.add_up_gradients(list(self.named.values()))
 
     def step(self, factor: float) -> None:
-        """One step at `factor` times the peak learning rates."""
+        """One step at `factor` times the peak learning rates, and at what a recovery has made of them."""
         for group, peak in zip(self.adam.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * factor
+            group["lr"] = peak * factor * asked.now().rate
         self.adam.step()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from so8t import durable
+from so8t import asked, durable
 from so8t.errors import InputError, Interrupted, NotFinite
 from so8t.loop import ranks
 from so8t.loop.checkpoint import Checkpoints, Kind, Snapshot
 from so8t.loop.follower import enter, take_over
 from so8t.loop.pace import Pace
 from so8t.loop.phase import Metrics, Phase, Trainee
+from so8t.loop.recovered import RECOVERED, told_of
 from so8t.loop.request import Requests
 from so8t.loop.rng import capture_rng, seed_all
 from so8t.loop.signals import Signals
@@ -31,8 +32,6 @@ from so8t.progress import Progress
 from so8t.session import Resume, SessionFile, now
 
 AUTO = "auto"
-# Metrics that a commit gives only when a recovery has changed the setting of that name.
-RECOVERED = ("micro_batch", "generation_batch")
 
 
 class Trainer:
@@ -110,6 +109,7 @@ class Trainer:
             "checkpoints": self.pace.statistics(),
             "damaged_checkpoints": self.session.session.problems,
             "environment": self.fingerprint,
+            "overrides": self.session.session.overrides,
         }
 
     def _resume(self) -> None:
@@ -182,6 +182,7 @@ class Trainer:
                 self._rng = capture_rng()
             if changed := {f"{phase.name}.{name}": metrics[name] for name in RECOVERED if name in metrics}:
                 self.session.update(overrides={**self.session.session.overrides, **changed})
+            told_of(self.progress, self.session.session.session_id, phase.name, self.global_step, metrics)
             self.log.step(self.history[-1], self.position, phase.steps)
             if self._watch is not None:
                 with ranks.alone():
@@ -244,6 +245,7 @@ class Trainer:
             "metrics": dict(self.metrics),
             "fingerprint": self.fingerprint,
             "rng": self._rng["values"],
+            "halvings": asked.now().halvings,
         }
         if inside:
             phase = self.phases[self.phase]

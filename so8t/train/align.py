@@ -39,7 +39,7 @@ class Align(OneOptimizer):
         self.seed, self.steps = config.seed + ORDER_SEED, config.align.steps
         base = learner.model.config.text_config
         size = first_size(config.align.micro_batch, config.align.batch, align_need, config, base, learner.device)
-        self.micro = MicroBatch(size)
+        self.micro = MicroBatch(size, batch=self.config.batch)
         self.train, self.held_out = (
             [caption(sample, learner.tokenizer) for sample in part] if self.steps else [] for part in (train, held_out)
         )

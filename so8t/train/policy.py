@@ -72,7 +72,7 @@ class Policy:
         self.steps = self.schedule.steps
         base = learner.model.config.text_config
         size = first_size(config.ppo.micro_batch, config.ppo.minibatch, update_need, config, base, learner.device)
-        self.micro = MicroBatch(size)
+        self.micro = MicroBatch(size, batch=self.config.minibatch)
         # Its own: the KV cache of all replies and a backward pass run out of memory at different numbers of rows.
         self.together = MicroBatch(config.ppo.batch, "generation_batch")
 

@@ -41,7 +41,7 @@ class Warmup(OneOptimizer):
         most = max(config.warmup.batch_text, config.warmup.batch_image)
         base = learner.model.config.text_config
         size = first_size(config.warmup.micro_batch, most, warmup_need, config, base, learner.device)
-        self.micro = MicroBatch(size)
+        self.micro = MicroBatch(size, batch=self.config.batch_text + self.config.batch_image)
         fitting = [sample for sample in train if len(sample.ids) <= config.warmup.max_tokens]
         self.left_out = len(train) - len(fitting)
         self.shown = [sample for sample in fitting if sample.record.image]

@@ -37,7 +37,8 @@ def prepared(home, runner: str) -> Config:
         {
             "base": {"kind": "demo"}, "collect": {"sources": [source]},
             "preprocess": {"shard_rows": 50, "same_group": 0.8, "near_duplicate": 0.9},
-            "machine": {"home": str(home / "home"), "task_runner": runner, "step_retries": 0},
+            "machine": {"home": str(home / "home"), "task_runner": runner},
+            "recovery": {"retries": 0},
         },
         "test", home,
     )  # fmt: skip

@@ -380,7 +380,7 @@ STEPS["flaky"] = Step("flaky", "flaky", 1, lambda config, part: Section(), lambd
 
 @flow
 def walk():
-    submit(Ref("flaky"), load_config(Path("configs/smoke.yaml"), ["machine.step_retries=3", "machine.step_retry_delay_s=0"], home)).result()
+    submit(Ref("flaky"), load_config(Path("configs/smoke.yaml"), ["recovery.retries=3", "recovery.retry_delay_s=0"], home)).result()
 
 fence.hold(home, run_id)
 walk()
