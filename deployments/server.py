@@ -66,6 +66,7 @@ def environment(home: Path, port: int, workers: int) -> dict[str, str]:
         "SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "SERVER_API_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",
         "SERVER_ANALYTICS_ENABLED": "false",
+        "SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "SERVER_EPHEMERAL_ENABLED": "false",
         "SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "LOCAL_STORAGE_PATH": str(home / "prefect" / "storage"),

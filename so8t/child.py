@@ -55,8 +55,7 @@ def stop_all() -> None:
 
 def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: Path) -> Artifact:
     """Make the step's artifact in a child process; the child's error is raised here as its own type."""
-    name = str(ref).replace("[", "-").replace("]", "").replace(":", "-")
-    files = {kind: logs / f"{name}.{suffix}" for kind, suffix in _FILES.items()}
+    files = {kind: log_file(logs, ref, suffix) for kind, suffix in _FILES.items()}
     durable.write_text(files["config"], config.model_dump_json(indent=2))
     for told in ("error", "ended"):
         files[told].unlink(missing_ok=True)
@@ -102,13 +101,20 @@ def processes_of(ref: Ref, config: Config) -> int:
     return config.machine.processes if ref.step == SHARED else 1
 
 
+PROGRESS = "progress.jsonl"
 _FILES = {
     "config": "config.yaml",
-    "progress": "progress.jsonl",
+    "progress": PROGRESS,
     "error": "error.json",
     "ended": hang.SUFFIX,
     "log": "log",
 }
+
+
+def log_file(logs: Path, ref: Ref, suffix: str) -> Path:
+    """A file of an attempt that belongs to one step or part."""
+    name = str(ref).replace("[", "-").replace("]", "").replace(":", "-")
+    return logs / f"{name}.{suffix}"
 
 
 class _Memory:

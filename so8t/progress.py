@@ -65,6 +65,10 @@ class JsonLines:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 
+    def close(self) -> None:
+        """No more reports."""
+        self._file.close()
+
 
 class PlainLines:
     """One line now and then, for logs and pipes."""
@@ -94,13 +98,27 @@ def log_of(home: Path, session: str, kind: str = "") -> Path:
     return home / "progress_logs" / ".".join(filter(None, (session, kind, "jsonl")))
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines log in their order, without those that a kill has torn; none where there is no file."""
+def lines_of(path: Path, tail_bytes: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a JSON-lines log in their order, without those that a kill has torn; none where there is no file.
+
+    With `tail_bytes` only the whole lines among the last so many bytes.
+    """
     found = []
-    for raw in path.read_bytes().splitlines() if path.is_file() else []:
+    for raw in _last_bytes(path, tail_bytes).splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError):
             found.append(json.loads(raw))
     return found
+
+
+def _last_bytes(path: Path, count: int | None) -> bytes:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if count is None or size <= count:
+            file.seek(0)
+            return file.read()
+        file.seek(size - count)
+        # The first line is cut.
+        return file.read().partition(b"\n")[2]
 
 
 def follow(path: Path, sinks: tuple[Sink, ...], offset: int = 0) -> int:

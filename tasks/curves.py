@@ -1,22 +1,26 @@
 """A training's curves and samples in the Prefect UI while it runs, from its logs in `progress_logs/`."""
 
-import base64
 import time
 from pathlib import Path
 from uuid import UUID
 
-from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from so8t.progress import Metric, lines_of, log_of
+from tasks.show import picture
 
 # Drawing takes about a second, and each update some 40 KB in the server's database.
 INTERVAL_MIN_S = 30.0
+DESCRIPTIONS = {
+    "curves": "reward, KL, loss and the rest by step; newer after a reload",
+    "samples": "held-out prompts, answered greedily",
+}
 
 
 class PrefectCurves:
-    """Keeps an image and a table up to date; created once there is something to show."""
+    """Keeps a picture and a page of samples up to date; created once there is something to show."""
 
     def __init__(self, home: Path, session: str, key: str, interval_s: float) -> None:
         self._lines, self._samples = log_of(home, session), log_of(home, session, "samples")
@@ -43,21 +47,16 @@ class PrefectCurves:
     def _image(self) -> None:
         from so8t.benchmark.plots import training
 
-        picture = training(list({line["step"]: line for line in lines_of(self._lines)}.values()))
-        if picture is not None:
-            self._publish("curves", "data:image/png;base64," + base64.b64encode(picture).decode("ascii"))
+        drawn = training(list({line["step"]: line for line in lines_of(self._lines)}.values()))
+        if drawn is not None:
+            self._publish("curves", picture(drawn, "curves"))
 
     def _publish(self, kind: str, data: str) -> None:
         if kind in self._ids:
             with get_client(sync_client=True) as client:
                 client.update_artifact(self._ids[kind], ArtifactUpdate(data=data))
             return
-        key = f"{self._key}-{kind}"
-        made = (
-            create_image_artifact(image_url=data, key=key, description="numbers of the training by step")
-            if kind == "curves"
-            else create_markdown_artifact(markdown=data, key=key, description="held-out prompts, answered greedily")
-        )
+        made = create_markdown_artifact(markdown=data, key=f"{self._key}-{kind}", description=DESCRIPTIONS[kind])
         assert isinstance(made, UUID)
         self._ids[kind] = made
 

@@ -8,6 +8,7 @@ from so8t.attempt import recorded
 from so8t.config import Config
 from so8t.errors import InputLost, Interrupted
 from so8t.step import NotReady
+from tasks.overview import shown
 from tasks.show import show_recoveries
 from tasks.steps import Reference
 
@@ -20,7 +21,8 @@ def walked(config: Config) -> Iterator[list[Reference]]:
     """Give a list for the references; however the walk ends, it is noted and no child is left behind."""
     with recorded(config.home(), fence.current(), config.notify) as made:
         try:
-            yield made
+            with shown(config):
+                yield made
         except Interrupted as stop:
             # Prefect calls a run Failed by an Exception and Crashed by anything else; what crashed is resumed.
             raise KeyboardInterrupt(str(stop)) from stop

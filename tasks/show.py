@@ -3,12 +3,12 @@
 import base64
 import re
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -17,6 +17,7 @@ from prefect.artifacts import (
 
 from so8t import recoveries
 from so8t.artifacts import Artifact
+from so8t.overview.words import duration, numbers
 from so8t.progress import Metric
 from so8t.session import SessionFile
 from so8t.step import Ref
@@ -39,28 +40,38 @@ class PrefectProgress:
         self._interval_s = max(interval_s, INTERVAL_MIN_S)
         self._id: UUID | None = None
         self._shown_at = 0.0
+        # Since when, and from where on, the speed is measured; a new total is another kind of work.
+        self._began = (0.0, 0.0)
+        self._total: float | None = -1.0
 
     def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
         """Show a report where the interval has passed or the work is done."""
         now = time.monotonic()
+        if total != self._total or done < self._began[1]:
+            self._began, self._total = (now, done), total
         if now - self._shown_at < self._interval_s and not (total and done >= total):
             return
         self._shown_at = now
-        percent = min(100.0, 100.0 * done / total) if total else 0.0
-        numbers = ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
-        )
-        text = f"{message} {numbers}".strip()
+        # The UI prints every digit.
+        percent = round(min(100.0, 100.0 * done / total), 1) if total else 0.0
+        text = self._text(done, total, message, metrics, now)
         if self._id is None:
             created = create_progress_artifact(progress=percent, key=f"{self._key}-progress", description=text)
             self._id = created if isinstance(created, UUID) else None
         else:
             update_progress_artifact(self._id, progress=percent, description=text)
 
+    def _text(self, done: float, total: float | None, message: str, metrics: dict[str, Metric], now: float) -> str:
+        left_s = metrics.get("eta_s")
+        if left_s is None and total and done > self._began[1]:
+            left_s = (total - done) * (now - self._began[0]) / (done - self._began[1])
+        left = f"about {duration(float(left_s))} left" if left_s else ""
+        return ", ".join(filter(None, (message, numbers(metrics), left)))
+
 
 def show_facts(ref: Ref, artifact: Artifact) -> None:
     """A table of the step's facts, and its Markdown reports."""
-    rows = [{"fact": name, "value": _cell(value)} for name, value in artifact.manifest.facts.items()]
+    rows = [row for name, value in artifact.manifest.facts.items() for row in _rows(name, value)]
     rows.append({"fact": "content", "value": artifact.content})
     create_table_artifact(
         table=rows, key=f"{artifact_key(str(ref))}-facts", description=f"{ref} {artifact.manifest.key[:12]}"
@@ -105,25 +116,57 @@ def _show_reports(ref: Ref, paths: list[Path]) -> None:
     small = [path for path in paths if path.suffix in (".md", ".png") and path.stat().st_size < MARKDOWN_BYTES_MAX]
     texts = {path: path.read_text(encoding="utf-8") for path in small if path.suffix == ".md"}
     for path, text in texts.items():
-        shown = with_pictures(text, path.parent)
-        create_markdown_artifact(markdown=shown, key=artifact_key(f"{ref}-{path.stem}"))
+        _markdown(ref, path.stem, with_pictures(text, path.parent))
     for path in small:
         if path.suffix == ".png" and not any(f"({path.name})" in text for text in texts.values()):
-            data = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-            create_image_artifact(image_url=data, key=artifact_key(f"{ref}-{path.stem}-png"))
+            # As Markdown: beside an image artifact the UI writes its address, here the whole picture in letters.
+            _markdown(ref, f"{path.stem}-png", picture(path.read_bytes(), path.name))
+
+
+def _markdown(ref: Ref, name: str, text: str) -> None:
+    title = re.search(r"^# (.+)$", text, re.MULTILINE)
+    create_markdown_artifact(
+        markdown=text, key=artifact_key(f"{ref}-{name}"), description=f"{ref}: {title[1] if title else name}"
+    )
 
 
 def with_pictures(text: str, folder: Path) -> str:
     """Markdown whose PNG pictures lie beside it, with the pictures in it: the UI has no folder to read them from."""
 
-    def embed(match: re.Match[str]) -> str:
-        path = folder / match[2]
-        if not path.is_file():
-            return match[0]
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        return f"![{match[1]}](data:image/png;base64,{data})"
+    def find(name: str) -> bytes | None:
+        path = folder / name
+        return path.read_bytes() if path.is_file() else None
 
-    return re.sub(r"!\[([^\]]*)\]\(([\w.-]+\.png)\)", embed, text)
+    return embed(text, find)
+
+
+def embed(text: str, find: Callable[[str], bytes | None]) -> str:
+    """Markdown with the PNG pictures that `find` gives by name in it; where it gives none the link stays."""
+
+    def replace(match: re.Match[str]) -> str:
+        found = find(match[2])
+        return match[0] if found is None else picture(found, match[1])
+
+    return re.sub(r"!\[([^\]]*)\]\(([\w.-]+\.png)\)", replace, text)
+
+
+def picture(png: bytes, name: str) -> str:
+    """A PNG picture in Markdown."""
+    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
+
+
+def _rows(name: str, value: Any) -> Iterator[dict[str, str]]:
+    """A fact's rows: what is nested has one for each value, since the UI cuts a long cell."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _rows(f"{name} / {key}", inner)
+    elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+        for number, inner in enumerate(value, 1):
+            yield from _rows(f"{name} / {number}", inner)
+    elif isinstance(value, list):
+        yield {"fact": name, "value": ", ".join(_cell(inner) for inner in value)}
+    else:
+        yield {"fact": name, "value": _cell(value)}
 
 
 def _cell(value: Any) -> str:

@@ -5,6 +5,7 @@ only asked while the store holds that artifact whole (otherwise the task runs an
 entry). The persisted result is a small reference, never the data.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,7 +21,7 @@ from so8t.attempt import logs_of
 from so8t.config import Config
 from so8t.errors import GateFailed, GivenUp, InputLost, Interrupted, ResourceError, UserError
 from so8t.faults import POLICIES, classify
-from so8t.progress import PlainLines, Sink
+from so8t.progress import JsonLines, PlainLines, Sink
 from so8t.recovery.attempts import Attempts
 from so8t.session import SessionProgress, now
 from so8t.step import Ref, execute, lookup, parts_of, plan, steps
@@ -29,6 +30,8 @@ from tasks.show import PrefectProgress, artifact_key, show_facts, show_refused
 
 Reference = dict[str, Any]
 
+# Between two lines of a step that runs in the flow's own process: `so8t status` tells of it from there.
+NOTED_S = 1.0
 # Sinks of the process that shows this run on its terminal; a worker's flow run has none.
 terminal: list[Sink] = []
 
@@ -104,7 +107,8 @@ def _curves(ref: Ref, key: str, config: Config) -> tuple[PrefectCurves, ...]:
 def _make(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...]) -> Artifact:
     if lookup(ref, config).child:
         return child.run(ref, config, store, sinks, logs_of(store.home))
-    return execute(ref, config, store, sinks)
+    with contextlib.closing(JsonLines(child.log_file(logs_of(store.home), ref, child.PROGRESS), NOTED_S)) as noted:
+        return execute(ref, config, store, (*sinks, noted))
 
 
 def _counted(ref: Ref, key: str, make: Callable[[], Artifact]) -> Artifact:

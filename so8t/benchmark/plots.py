@@ -95,14 +95,16 @@ def calibration(curves: dict[str, Sequence[tuple[float, float, int]]], title: st
 
 
 def training(history: Sequence[dict[str, Any]]) -> bytes | None:
-    """The numbers of `CURVES` that training logged, by phase and step; None without any."""
-    series: dict[str, list[tuple[float, float]]] = {}
+    """The numbers of `CURVES` that training logged, each phase's in a panel of its own; None without any."""
+    series: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for line in history:
         phase, step = str(line.get("phase", "")), line.get("step")
         for name, value in line.items():
             if name in CURVES and isinstance(value, int | float) and isinstance(step, int | float):
-                series.setdefault(f"{phase} {name}".strip(), []).append((step, value))
-    drawn = {name: points for name, points in sorted(series.items()) if len(points) > 1}
+                series.setdefault((phase, name), []).append((step, value))
+    # In the order of `CURVES`, then of the phases.
+    ordered = sorted(series.items(), key=lambda item: CURVES.index(item[0][1]))
+    drawn = {f"{phase} {name}".strip(): points for (phase, name), points in ordered if len(points) > 1}
     if not drawn:
         return None
 
@@ -112,10 +114,11 @@ def training(history: Sequence[dict[str, Any]]) -> bytes | None:
         for axes in grid.flat[len(drawn) :]:
             axes.set_visible(False)
         for axes, (name, points) in zip(grid.flat, drawn.items(), strict=False):
-            axes.plot([step for step, _ in points], [value for _, value in points], linewidth=1.2)
+            axes.plot([step for step, _ in points], [value for _, value in points], ".-", linewidth=1.2, markersize=3)
             axes.set(title=name, xlabel="step")
 
     return png(draw, 9, 2.2 * -(-len(drawn) // 3) + 0.3)
 
 
-CURVES = ("loss", "loss_text", "loss_image", "reward", "approx_kl", "accuracy", "v_loss")
+# What a policy is judged by stands first.
+CURVES = ("reward", "kl", "loss", "accuracy", "loss_text", "loss_image", "approx_kl", "v_loss")

@@ -91,7 +91,7 @@ def _size(folder: Path) -> int:
 
 
 def _verdict(folder: Path, action: str) -> dict[str, str]:
-    from so8t.loop.checkpoint import tag_of, verify
+    from so8t.loop.saved import tag_of, verify
 
     if ".damaged-" in folder.name:
         return {"verdict": "DAMAGED, set aside earlier"}

@@ -11,7 +11,6 @@ kind is rolling, emergency (a signal or an error) or final. A folder that does n
 
 import json
 import math
-import re
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,14 +24,11 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from so8t import durable
-from so8t.artifacts import hash_file
 from so8t.errors import InputError, NotFinite
 from so8t.loop.directio import BlockWriter
+from so8t.loop.saved import FORMAT, MANIFEST, STATE, TENSORS, is_name, step_of, tag_of, verify
 
 Kind = Literal["rolling", "emergency", "final"]
-FORMAT = "so8t-checkpoint-2"
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-_NAME = re.compile(r"(rolling|emergency|final)-(\d+)")
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
@@ -102,7 +98,7 @@ class Checkpoints:
         for path in reversed(self._found()):
             problem = verify(path)
             if problem is None:
-                self._whole[_step(path)] = path
+                self._whole[step_of(path)] = path
                 return _load(path)
             aside = self._set_aside(path, "damaged")
             self.problems.append(f"{path.name}: {problem}; set aside as {aside.name}")
@@ -121,11 +117,11 @@ class Checkpoints:
 
     def pass_over(self, step: int) -> list[str]:
         """Set aside what is newer than `step`, so that later starts go on from there; what they are called now."""
-        return [self._set_aside(path, "passed-over").name for path in self._found() if _step(path) > step]
+        return [self._set_aside(path, "passed-over").name for path in self._found() if step_of(path) > step]
 
     def _found(self) -> list[Path]:
-        paths = [path for path in self.folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
-        return sorted(paths, key=lambda path: (_step(path), path.name))
+        paths = [path for path in self.folder.iterdir() if path.is_dir() and is_name(path.name)]
+        return sorted(paths, key=lambda path: (step_of(path), path.name))
 
     def _set_aside(self, path: Path, why: str) -> Path:
         number = 1
@@ -143,35 +139,6 @@ class Checkpoints:
             durable.replace(path, dying)
             # What a reader on Windows holds open goes at the next start.
             shutil.rmtree(dying, ignore_errors=True)
-
-
-def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint; None if its bytes are the bytes that were written."""
-    try:
-        manifest = durable.read_json(path / MANIFEST)
-        if manifest["format"] != FORMAT:
-            return f"it is of the format {manifest['format']!r}, not {FORMAT!r}"
-        if manifest["step"] != _step(path):
-            return "its manifest is of another step"
-        entries = {name: manifest["files"][name] for name in (TENSORS, STATE)}
-        recorded = {name: (int(entry["size_bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"unreadable manifest ({type(error).__name__})"
-    for name, (size_bytes, sha256) in recorded.items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size_bytes or hash_file(file) != sha256:
-            return f"{name} differs from its recorded hash"
-    return None
-
-
-def tag_of(path: Path) -> str:
-    """The tag of a checkpoint that was asked for by hand; empty for any other, or where none can be read."""
-    try:
-        return str(durable.read_json(path / MANIFEST).get("tag", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
 
 
 def serialise(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
@@ -239,9 +206,4 @@ def _refuse_not_finite(snapshot: Snapshot) -> None:
 
 
 def _load(path: Path) -> Snapshot:
-    return Snapshot(_step(path), load_tensors((path / TENSORS).read_bytes()), durable.read_json(path / STATE))
-
-
-def _step(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    return int(match[2]) if match else -1
+    return Snapshot(step_of(path), load_tensors((path / TENSORS).read_bytes()), durable.read_json(path / STATE))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from so8t.loop.checkpoint import verify
+from so8t.loop.saved import verify
 from tests.conftest import TINY
 from tests.crash.tree import Api, Tree, contents
 

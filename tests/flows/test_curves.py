@@ -40,10 +40,10 @@ def test_curves_and_samples_appear_once_and_follow_the_logs(world):
     log(world.home, "samples", {**sample, "reply": "no"})
     curves.show()
     first = shown(world)
-    assert {key: one.type for key, one in first.items()} == {"drawn-curves": "image", "drawn-samples": "markdown"}
+    assert {key: one.type for key, one in first.items()} == dict.fromkeys(["drawn-curves", "drawn-samples"], "markdown")
     kind, _, data = first["drawn-curves"].data.partition(",")
-    assert kind == "data:image/png;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(data))).width > 500
+    assert kind == "![curves](data:image/png;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data.removesuffix(")")))).width > 500
     log(world.home, "", {"phase": "warmup", "step": 19, "loss": 0.5})
     log(world.home, "samples", {**sample, "step": 19, "reply": "yes, <final>so"})
     # Too soon for another look, unless it is asked for.

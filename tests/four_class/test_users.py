@@ -142,7 +142,7 @@ def test_preprocess_waits_for_the_classes(classifier_folder, tmp_path):
 
 def test_a_lost_file_of_the_user_hides_no_other_step(labelled, tmp_path):
     from so8t.artifacts import Store
-    from so8t.cli.status import survey
+    from so8t.overview.survey import survey
 
     store, config = Store(tmp_path), load_config(DEMO, ["four_class.data={train_data: [gone], val_data: [gone]}"])
     base = store.path("collect.base", plan(Ref("collect.base"), config, store).key)

@@ -7,7 +7,8 @@ import signal
 import pytest
 import torch
 
-from so8t.loop.checkpoint import Checkpoints, Snapshot, verify
+from so8t.loop.checkpoint import Checkpoints, Snapshot
+from so8t.loop.saved import verify
 from tests.loop import damage
 from tests.train import tiny
 

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from so8t.errors import ResourceError, StepFailed
-from so8t.loop.checkpoint import Checkpoints, GivenUp, Snapshot, tag_of, verify
+from so8t.loop.checkpoint import Checkpoints, GivenUp, Snapshot
 from so8t.loop.directio import BLOCK_BYTES, BlockWriter
 from so8t.loop.pace import Pace
+from so8t.loop.saved import tag_of, verify
 from so8t.loop.writer import Saved, Writer
 
 

@@ -14,8 +14,9 @@ import torch
 from so8t.cli import checkpoint as command
 from so8t.errors import InputError, Interrupted, ResourceError, StepFailed
 from so8t.loop import request, trainer
-from so8t.loop.checkpoint import Checkpoints, tag_of, verify
+from so8t.loop.checkpoint import Checkpoints
 from so8t.loop.phase import Optimizer
+from so8t.loop.saved import tag_of, verify
 from so8t.models import write_thinking_tokenizer
 from so8t.session import read
 from so8t.train import policy

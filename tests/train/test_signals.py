@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from so8t.loop.checkpoint import Checkpoints, verify
+from so8t.loop.checkpoint import Checkpoints
+from so8t.loop.saved import verify
 from so8t.session import read
 from tests.train import tiny
 from tests.train.forge import ENVIRONMENT, ROOT, Forge, Process
