@@ -36,15 +36,15 @@ def register(client: "SyncPrefectClient", config: "Config") -> UUID:
     from deployments.register import POOL
     from flows.monitor import so8t_monitor
 
-    every = timedelta(seconds=config.monitor.interval_s)
+    every = IntervalSchedule(interval=timedelta(seconds=config.monitor.interval_s))
     try:
-        known = client.read_deployment_by_name(f"{so8t_monitor.name}/{NAME}")
-        same = [plan.schedule.interval for plan in known.schedules if isinstance(plan.schedule, IntervalSchedule)]
+        known = client.read_deployment_by_name(f"{so8t_monitor.name}/{NAME}").schedules
     except ObjectNotFound:
-        same = []
-    more: dict[str, Any] = {}
-    if same != [every]:
-        more = {"schedules": [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=every), active=True)]}
+        known = []
+    # What is not said again is deleted.
+    plans = [DeploymentScheduleCreate(schedule=plan.schedule, active=plan.active) for plan in known]
+    if [getattr(plan.schedule, "interval", None) for plan in plans] != [every.interval]:
+        plans = [DeploymentScheduleCreate(schedule=every, active=True)]
     return client.create_deployment(
         flow_id=client.create_flow(so8t_monitor),
         name=NAME,
@@ -59,7 +59,7 @@ def register(client: "SyncPrefectClient", config: "Config") -> UUID:
         parameter_openapi_schema=parameter_schema(so8t_monitor).model_dump_for_openapi(),
         enforce_parameter_schema=True,
         paused=not config.monitor.enabled,
-        **more,
+        schedules=plans,
     )
 
 

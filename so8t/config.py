@@ -134,6 +134,17 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _waits_are_no_stalls(self) -> Self:
+        """A run that waits for its retry reports nothing meanwhile."""
+        longest_s = 1.5 * self.recovery.retry_delay_s
+        if self.monitor.recover and longest_s >= 2 * 60 * self.monitor.stall_minutes:
+            raise ValueError(
+                f"a retry may wait {longest_s:.0f} s (1.5 times recovery.retry_delay_s), and after twice "
+                f"monitor.stall_minutes = {self.monitor.stall_minutes:g} the run would be ended as one that hangs"
+            )
+        return self
+
     def base_types(self) -> list[str]:
         """As files of which types the base is asked."""
         if self.benchmark.base_types is not None:

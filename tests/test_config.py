@@ -58,6 +58,13 @@ def test_wrong_type_says_what_was_found(config_file):
         load_config(config_file(), ["machine.workers=many"])
 
 
+def test_a_wait_for_a_retry_must_not_look_like_a_hang(config_file):
+    with pytest.raises(ConfigError, match=r"monitor\.stall_minutes = 3 the run would be ended"):
+        load_config(config_file(), ["monitor.stall_minutes=3"])
+    load_config(config_file(), ["monitor.stall_minutes=3", "recovery.retry_delay_s=10"])
+    load_config(config_file(), ["monitor.stall_minutes=3", "monitor.recover=false"])
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="no config file"):
         load_config(tmp_path / "none.yaml")

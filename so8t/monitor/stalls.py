@@ -9,8 +9,8 @@ from so8t.monitor.finding import Finding
 from so8t.monitor.processes import Unit
 from so8t.monitor.state import State, Watched
 
-# A run that waits between two steps: for a retry, for the network.
-BETWEEN = 2.0
+# A run that waits between two steps, for the network or for room, says so every five minutes.
+BETWEEN, BETWEEN_MIN_S = 2.0, 900.0
 
 
 def note(state: State, signs: Iterable[tuple[str, str]], seen_s: float) -> None:
@@ -25,7 +25,8 @@ def note(state: State, signs: Iterable[tuple[str, str]], seen_s: float) -> None:
 
 def limit_s(unit: Unit, settings: Monitor) -> float:
     """From how many seconds without a sign on it hangs."""
-    return settings.stall_minutes * 60 * (1.0 if unit.step else BETWEEN)
+    own_s = settings.stall_minutes * 60
+    return own_s if unit.step else max(BETWEEN_MIN_S, BETWEEN * own_s)
 
 
 def hanging(state: State, units: Iterable[Unit], settings: Monitor) -> list[Unit]:

@@ -12,6 +12,8 @@ from so8t.monitor.clock import Moment
 
 SAMPLES_MAX = 48
 LOCK_WAIT_S = 120.0
+# What a full disk took no note of, for the next look of this process.
+_unwritten: dict[Path, "State"] = {}
 
 
 class Sample(BaseModel):
@@ -65,9 +67,13 @@ def remembered(home: Path) -> Iterator[State]:
     folder = folder_of(home)
     durable.make_folder(folder)
     with FileLock(folder / "look.lock", timeout=LOCK_WAIT_S):
-        state = read(home)
+        state = _unwritten.pop(home, None) or read(home)
         yield state
-        durable.write_json(folder / "state.json", state.model_dump(mode="json"))
+        # A full disk may be the very thing that was found.
+        _unwritten[home] = state
+        with durable.replacing_no_error(folder):
+            durable.write_json(folder / "state.json", state.model_dump(mode="json"))
+            del _unwritten[home]
 
 
 def read(home: Path) -> State:

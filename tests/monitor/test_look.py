@@ -1,5 +1,6 @@
 """Looks at a real home: what is told once, what stands, what is forecast, and what is done about it."""
 
+import errno
 import json
 import os
 import shutil
@@ -224,8 +225,9 @@ def test_a_run_at_work_and_one_that_was_interrupted(home):
     assert (report.units, kinds(report), report.bad) == ([], ["interrupted"], False)
 
 
-def test_a_silent_run_is_ended_only_where_somebody_begins_it_again(home):
+def test_a_silent_run_is_ended_only_where_somebody_begins_it_again(home, monkeypatch):
     """The process of a run without a step's process; its stacks are written beside its session."""
+    monkeypatch.setattr(stalls, "BETWEEN_MIN_S", 0.0)
     settings = CALM.model_copy(update={"stall_minutes": 1e-9, "stall_grace_s": 5.0})
     for supervisor, ended in (("", False), ("S", True)):
         run = str(uuid.uuid4())
@@ -283,6 +285,24 @@ def test_two_workers_of_one_home(home, monkeypatch):
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def test_a_full_disk_is_told_once_all_the_same(home, monkeypatch, capsys):
+    """No state can be written: what was told is remembered by the process that looks."""
+    low = CALM.model_copy(update={"disk_free_min_gib": 1e9})
+    look(home, CALM)
+
+    def full(path, value):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("so8t.durable.write_json", full)
+        assert [one.kind for one in look(home, low).new] == ["disk"]
+        assert "took no note" in capsys.readouterr().err
+        assert look(home, low).new == []
+    assert read(home).looks == 1
+    assert look(home, low).new == []
+    assert read(home).looks == 4
 
 
 def test_a_state_that_cannot_be_read_is_begun_anew(home):

@@ -1,0 +1,69 @@
+"""`so8t up` with a training that is halted: the monitor finds it by itself, and the run ends under its own id."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import psutil
+import pytest
+
+from so8t import recoveries
+from so8t.monitor import processes
+from tests.conftest import TINY
+from tests.crash.tree import Api, Tree
+
+SETTINGS = [
+    *TINY, "--set", "machine.server_port=0", "--set", "machine.resume_interval_s=2", "--set", "train.warmup.steps=200",
+    "--set", "recovery.fresh_process_delay_s=1", "--set", "recovery.retry_delay_s=1",
+    "--set", "monitor.interval_s=10", "--set", "monitor.stall_minutes=1.5",
+]  # fmt: skip
+WAIT_S = 600
+
+
+def until(done, why):
+    deadline = time.monotonic() + WAIT_S
+    while not (found := done()):
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_halted_training_is_found_and_goes_on(tiny, tiny_home, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(tiny_home / "artifacts", home / "artifacts")
+    tree = Tree(home, *SETTINGS)
+    tree.wait_for("worker  started")
+    run_id = Api(home).start()
+    (said,) = until(lambda: list(home.glob("logs/*/train.progress.jsonl")), tree.said)
+    until(lambda: '"warmup 20/200"' in said.read_text(encoding="utf-8"), tree.said)
+    (unit,) = [unit for unit in processes.units(home) if unit.step == "train"]
+    os.kill(unit.pid, signal.SIGSTOP)
+    began = time.monotonic()
+
+    until(lambda: "monitor  train of run" in tree.said(), tree.said)
+    found_s = time.monotonic() - began
+    assert 90 <= found_s < 90 + 60
+    Api(home).wait(run_id, "Completed", timeout_s=900)
+    ended_s = time.monotonic() - began
+    assert not psutil.pid_exists(unit.pid)
+    session = json.loads((home / "sessions" / f"run-{run_id}" / "session.json").read_text(encoding="utf-8"))
+    assert session["attempts"] == 1, "the run's own process went on"
+    train = next(json.loads(path.read_text(encoding="utf-8")) for path in home.glob("sessions/train-*/session.json"))
+    assert train["resumes"][-1]["checkpoint"].startswith("emergency"), "it was woken and saved before it ended"
+    assert train["status"] == "completed"
+    taken = recoveries.read(home, run_id)
+    assert {(one.step, one.fault) for one in taken} == {("train", "hang")}
+    assert "stopped by a signal" in taken[0].detail
+    assert [one.policy for one in taken][1:] == ["fresh-process", "none any more"]
+    (stacks,) = home.glob("logs/*/train.progress.jsonl.stacks-*.txt")
+    assert "so8t/loop/trainer.py" in stacks.read_text(encoding="utf-8")
+    pages = [one for one in Api(home).post("/artifacts/filter", limit=200) if one["key"] == "monitor"]
+    assert any("ended process" in page["data"] for page in pages)
+    notices = (home / "logs" / "notices.jsonl").read_text(encoding="utf-8")
+    assert "has reported nothing for" in notices
+    assert tree.stop() == 143
+    print(f"found after {found_s:.0f} s, completed {ended_s - found_s:.0f} s later")  # noqa: T201
