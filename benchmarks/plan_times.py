@@ -91,7 +91,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for what, tokens in (("assumed", assumed_tokens(config) + tower.tokens), ("real", round(prompt))):
         shapes = Shapes.of(config.train, geometry, tower, False, tokens)
-        spans = durations(shapes, speed, (), config.search.model_copy(update={"trials": 0}))
+        spans = durations(shapes, speed, config.search.model_copy(update={"trials": 0}))
         for name, seconds in measured.items():
             span = spans[f"train: {name}"]
             found[f"{name}, {what} prompts of {tokens}"] = ratio = off(seconds, span)

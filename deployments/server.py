@@ -19,6 +19,7 @@ from typing import Protocol
 import psutil
 from filelock import FileLock
 
+from deployments.probe import VERSION, status
 from so8t import durable
 from so8t.config import Config
 from so8t.errors import ResourceError, So8tError
@@ -28,6 +29,8 @@ START_TIMEOUT_S = 180.0
 STOP_GRACE_S = 15.0
 # Its database and log; without room Prefect only says that its start-up failed.
 ROOM_BYTES = 16 << 20
+# Of another's server; silence is a busy machine's.
+REFUSALS = (401, 403, 404)
 
 
 class SupportsFileno(Protocol):
@@ -124,6 +127,8 @@ class Server:
             self.port = running_port(self.state_file)
             if not self.port:
                 self._start()
+            else:
+                self._demand_ours()
 
     def _start(self) -> None:
         if (free := shutil.disk_usage(self.home).free) < ROOM_BYTES:
@@ -156,6 +161,7 @@ class Server:
                     f"the Prefect server did not come up on {self.url} (exit code {code}); see {self._log}"
                 )
             time.sleep(0.1)
+        self._demand_ours()
         created = psutil.Process(self._process.pid).create_time()
         durable.write_json(self.state_file, {"pid": self._process.pid, "create_time": created, "port": self.port})
         # What the `prefect` command needs: PREFECT_HOME=<home>/prefect prefect deployment run ...
@@ -163,6 +169,19 @@ class Server:
         profile += f'PREFECT_API_AUTH_STRING = "{auth_string(self.home)}"\n'
         durable.write_text(self.home / "prefect" / "profiles.toml", profile)
         (self.home / "prefect" / "profiles.toml").chmod(0o600)
+
+    def _demand_ours(self) -> None:
+        """ResourceError where who answers on the port does not know this home's password: it is another's server.
+
+        Ours may have found the port taken in the same moment; a client of that other one would only be told 401.
+        """
+        if status(self.port, "GET", VERSION, auth_string(self.home)) in REFUSALS:
+            self.stop()
+            raise ResourceError(
+                f"another server answers on {self.url}: it refuses the password of {self.home}",
+                "a free port, or this home's own server",
+                "stop that server, or choose another port: --set machine.server_port=0 takes any free one",
+            )
 
     def serves(self) -> bool:
         """Whether the server still serves: its process where this object started it, its answer where not."""

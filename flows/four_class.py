@@ -6,7 +6,9 @@ from prefect import flow
 
 from flows.pipeline import DEMO, data_and_base
 from so8t.config import Config
+from so8t.preflight.look import LASTS
 from so8t.wiring import BASE, FOUR_CLASS
+from tasks.preflight import looked_at
 from tasks.run import remaking, walked
 from tasks.steps import Reference, gather, submit
 
@@ -15,7 +17,8 @@ from tasks.steps import Reference, gather, submit
 def so8t_four_class(config: Config = DEMO) -> list[dict[str, Any]]:
     """Train the classifier; local files (four_class.data) need neither collect nor preprocess."""
     with walked(config) as made:
-        remaking(lambda: _walk(config, made), made)
+        fitting = looked_at(config, LASTS["four_class"])
+        remaking(lambda: _walk(fitting, made), made)
     return list(made)
 
 

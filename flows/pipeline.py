@@ -6,8 +6,10 @@ from prefect import flow
 
 from so8t.cli import DEFAULT_CONFIG
 from so8t.config import Config, load_config
+from so8t.preflight.look import LASTS
 from so8t.wiring import BAKE, BASE, BENCHMARK, CLEANUP, COLLECT, FOLD, FOUR_CLASS, PREPROCESS, TRAIN, UPLOAD
 from tasks.maps import mapped
+from tasks.preflight import looked_at
 from tasks.run import remaking, walked
 from tasks.steps import Reference, gather, submit, submit_parts
 
@@ -18,7 +20,8 @@ DEMO = load_config(DEFAULT_CONFIG)
 def so8t_pipeline(config: Config = DEMO) -> list[dict[str, Any]]:
     """Make, prove and publish a model; give a reference to each artifact in the order of the steps."""
     with walked(config) as made:
-        remaking(lambda: _walk(config, made), made)
+        fitting = looked_at(config, LASTS["pipeline"])
+        remaking(lambda: _walk(fitting, made), made)
     return list(made)
 
 

@@ -18,6 +18,7 @@ from so8t.collect.config import Base, Collect
 from so8t.errors import ConfigError
 from so8t.four_class.config import FourClass
 from so8t.monitor.config import Monitor
+from so8t.preflight.config import Preflight
 from so8t.preprocess.config import Preprocess
 from so8t.recovery.config import Recovery
 from so8t.search.config import Search, SearchRun, section
@@ -71,6 +72,12 @@ class Machine(Section):
     """Steps of the warm-up and updates of PPO between two samples of what the model writes; 0 writes none."""
     sample_tokens: Annotated[int, Field(ge=1)] = 96
     """Longest sample."""
+    micro_batch_max: Annotated[int, Field(ge=0)] = 0
+    """Samples a pass of train and train.search at most, whatever their micro_batch says; the effective batch stays. 0
+    sets no limit. Preflight sets it for a run that would not fit."""
+    save_memory: bool = False
+    """Recompute activations in the backward pass even where train.adapter.gradient_checkpointing is false. Preflight sets
+    it too."""
 
 
 class Resume(Section):
@@ -119,6 +126,7 @@ class Config(Section):
     recovery: Recovery = Recovery()
     notify: Notify = Notify()
     monitor: Monitor = Monitor()
+    preflight: Preflight = Preflight()
 
     @model_validator(mode="after")
     def _base_has_partners(self) -> Self:

@@ -153,7 +153,7 @@ class Systemd:
         return [
             f"It starts at the next logon; now: systemctl --user start {entry.name}{SUFFIX}",
             f"Its output: journalctl --user -u {entry.name}{SUFFIX}",
-            f"Lingering is {_lingering(user)}. Without it systemd starts the unit when you log in and stops it when you log out.",
+            f"Lingering is {lingering(user)}. Without it systemd starts the unit when you log in and stops it when you log out.",
             f"To start with the machine, after a power cut and with nobody there: loginctl enable-linger {user}",
             "The machine itself must switch on again: in its BIOS, restore power after AC loss.",
         ]
@@ -205,7 +205,8 @@ def verify(name: str, text: str) -> None:
         raise AutostartFailed("systemd-analyze finds faults in the unit:\n  " + "\n  ".join(faults))
 
 
-def _lingering(user: str) -> str:
+def lingering(user: str) -> str:
+    """Whether the user's units run without a login: on, off or unknown."""
     if shutil.which("loginctl") is None:
         return "unknown"
     shown = call(["loginctl", "show-user", user, "--property=Linger", "--value"])

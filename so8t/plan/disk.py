@@ -14,15 +14,21 @@ TOKENIZER_BYTES = 8 << 20
 
 
 def disk(
-    shapes: Shapes, quantizations: tuple[Quantization, ...], base_types: Sequence[str], checkpoints_kept: int
+    shapes: Shapes,
+    quantizations: tuple[Quantization, ...],
+    base_types: Sequence[str],
+    checkpoints_kept: int,
+    trials: int,
 ) -> dict[str, int]:
     """By step, with `peak`, the sum: nothing is removed before cleanup. Collected data are not known beforehand."""
     geometry, counts = shapes.geometry, shapes.counts
     checkpoint = checkpoint_bytes(shapes)
     steps = {
         "collect.base": HALF * geometry.parameters + TOKENIZER_BYTES,
+        **({"collect.tower[vision]": FP32 * counts.tower} if shapes.config.vision.pretrained else {}),
         "train": train_bytes(counts) + TOKENIZER_BYTES,
-        # The kept ones, one being written, and the final one.
+        # The kept ones, one being written, and the final one; a search's trials have theirs one after another.
+        **({"train.search: checkpoints": (checkpoints_kept + 3) * checkpoint} if trials else {}),
         "train: checkpoints": (checkpoints_kept + 2) * checkpoint,
         "bake.fold": fold_bytes(geometry, counts),
         **{f"bake.quantize[{name}]": quantized_bytes(geometry, name) for name in quantizations},

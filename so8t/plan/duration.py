@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from so8t.bake.config import GUIDED
 from so8t.plan.hardware import Speed
 from so8t.plan.memory import NF4, Shapes, weights_bytes
 from so8t.plan.parameters import adapted_layers, adapter_parameters
 
 if TYPE_CHECKING:
+    from so8t.config import Config
     from so8t.search.config import Search
 
 Range = tuple[float, float]
@@ -20,9 +22,8 @@ NF4_SLOWER = 1.5
 LLAMA_QUANTIZE_PARAMETERS_PER_S: Range = (4e7, 5e6)
 
 
-def durations(shapes: Shapes, speed: Speed, quantizations: tuple[str, ...], search: "Search") -> dict[str, Range]:
-    """Fastest and slowest by step. Fetching, collecting and measuring depend on network and data: left out."""
-    files = 2 * shapes.geometry.parameters
+def durations(shapes: Shapes, speed: Speed, search: "Search") -> dict[str, Range]:
+    """Fastest and slowest of the training. Fetching, collecting and measuring depend on network and data: left out."""
     warm = {
         **({"tower": _scaled(_tower_flops(shapes), speed)} if shapes.config.vision.epochs else {}),
         "align": _scaled(_align_flops(shapes), speed),
@@ -36,12 +37,39 @@ def durations(shapes: Shapes, speed: Speed, quantizations: tuple[str, ...], sear
         **({"train.search: trials": _times(trials, _update(shapes, speed))} if trials else {}),
         "train: ppo": _times(updates, _update(shapes, speed)),
         "train: alpha": _scaled(_alpha_flops(shapes), speed),
-        "bake.fold": _at(3 * files, DISK_BYTES_PER_S),
+    }
+
+
+def bake_durations(shapes: Shapes, speed: Speed, config: "Config") -> dict[str, Range]:
+    """Fastest and slowest of what makes files. A fold reads the base and writes it twice; so does the untouched base."""
+    text = 2 * shapes.geometry.parameters
+    tower = 2 * (shapes.counts.tower + shapes.counts.projector)
+    types, quantizations = config.base_types(), config.bake.quantizations
+    files = [*quantizations, *(f"A-{name}" for name in types if name != "F16")]
+    stock = {
+        "bake.stock[text]": _at(3 * text, DISK_BYTES_PER_S),
+        "bake.stock[vision]": _at(3 * tower, DISK_BYTES_PER_S),
+    }
+    return {
+        "bake.fold": _at(3 * text, DISK_BYTES_PER_S),
+        **(stock if types else {}),
+        **({"bake.imatrix": _imatrix(shapes, speed, config)} if any(map(_guided, quantizations)) else {}),
         **{
-            f"bake.quantize[{name}]": _at(shapes.geometry.parameters, LLAMA_QUANTIZE_PARAMETERS_PER_S)
-            for name in quantizations
+            f"bake.quantize[{name}]": _at(shapes.geometry.parameters, LLAMA_QUANTIZE_PARAMETERS_PER_S) for name in files
         },
     }
+
+
+def _guided(name: str) -> bool:
+    return name.endswith(GUIDED)
+
+
+def _imatrix(shapes: Shapes, speed: Speed, config: "Config") -> Range:
+    """A forward pass over the chats, whole ones at most; the fastest is a quarter of that."""
+    guide = config.bake.imatrix
+    tokens = guide.chats * guide.tokens_max
+    low, high = _scaled(tokens * token_flops(shapes, guide.tokens_max), speed)
+    return low / 4, high
 
 
 def passes(shapes: Shapes) -> float:

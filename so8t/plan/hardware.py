@@ -58,7 +58,30 @@ def detect(home: Path) -> Machine:
     place = home
     while not place.exists():
         place = place.parent
-    return Machine(gpu, gpu_bytes, psutil.virtual_memory().total, shutil.disk_usage(place).free, os.cpu_count() or 1)
+    return Machine(gpu, gpu_bytes, memory_limit(), shutil.disk_usage(place).free, os.cpu_count() or 1)
+
+
+def memory_limit(proc: Path = Path("/proc/self/cgroup"), mounts: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may have: the machine's, or less where a container's control group allows less."""
+    limits = [psutil.virtual_memory().total]
+    lines = proc.read_text(encoding="utf-8").splitlines() if proc.is_file() else []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers or controllers == "memory":
+            # Version 2 has no controllers in its line; a group is bound by those above it too.
+            folder, name = (mounts / "memory", "memory.limit_in_bytes") if controllers else (mounts, "memory.max")
+            place = folder / group.lstrip("/")
+            limits += [found for above in (place, *place.parents) if (found := _limit(above / name))]
+    return min(limits)
+
+
+def _limit(path: Path) -> int:
+    """0 where there is none: `max`, or no such file."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
 
 
 def _gpu() -> tuple[str, int]:

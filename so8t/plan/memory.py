@@ -17,6 +17,8 @@ from so8t.train.config import Train
 GIB = 1 << 30
 # A prompt's text, where nothing is said; an image comes on top. The demo asks a sentence.
 TEXT_TOKENS, DEMO_TEXT_TOKENS = 256, 32
+# The longest of the demo's own rows has 130 tokens, without template, tags and classes.
+DEMO_ROW_TOKENS = 256
 FP32 = 4
 NF4: str = "nf4"
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, NF4: 2}
@@ -63,11 +65,14 @@ class Shapes:
     counts: Counts
     on_gpu: bool
     prompt_tokens: int
+    row_tokens: int = 0  # the longest row's, where that is known
 
     @classmethod
-    def of(cls, config: Train, geometry: Geometry, tower: TowerShape, on_gpu: bool, prompt_tokens: int) -> "Shapes":
+    def of(
+        cls, config: Train, geometry: Geometry, tower: TowerShape, on_gpu: bool, prompt_tokens: int, row_tokens: int = 0
+    ) -> "Shapes":
         """With the counts."""
-        return cls(config, geometry, tower, count(config, geometry, tower), on_gpu, prompt_tokens)
+        return cls(config, geometry, tower, count(config, geometry, tower), on_gpu, prompt_tokens, row_tokens)
 
     @property
     def item_bytes(self) -> int:
@@ -79,13 +84,17 @@ def phases(shapes: Shapes, room_bytes: int = 0) -> dict[str, Need]:
     """Peak of each phase of training that has one of its own. `room_bytes`: what an automatic micro-batch may fill."""
     align, warmup, ppo = shapes.config.align, shapes.config.warmup, shapes.config.ppo
     most = max(warmup.batch_text, warmup.batch_image)
+
+    def size(setting: int, need: Callable[[Shapes, int], Need], most: int) -> int:
+        return min(setting, most) if setting else fitting(shapes, need, most, room_bytes)
+
     return {
         # A pretrained tower has no such phase.
         **({"tower": tower_need(shapes)} if shapes.config.vision.epochs else {}),
-        "align": align_need(shapes, align.micro_batch or fitting(shapes, align_need, align.batch, room_bytes)),
-        "warmup": warmup_need(shapes, warmup.micro_batch or fitting(shapes, warmup_need, most, room_bytes)),
+        "align": align_need(shapes, size(align.micro_batch, align_need, align.batch)),
+        "warmup": warmup_need(shapes, size(warmup.micro_batch, warmup_need, most)),
         "ppo rollout": rollout_need(shapes),
-        "ppo update": update_need(shapes, ppo.micro_batch or fitting(shapes, update_need, ppo.minibatch, room_bytes)),
+        "ppo update": update_need(shapes, size(ppo.micro_batch, update_need, ppo.minibatch)),
     }
 
 
@@ -148,13 +157,13 @@ def align_need(shapes: Shapes, micro_batch: int) -> Need:
 
 
 def warmup_need(shapes: Shapes, micro_batch: int) -> Need:
-    """The longest sequences that the config allows, `micro_batch` of them a pass."""
+    """The longest sequences that the config allows and the data have, `micro_batch` of them a pass."""
     counts, config = shapes.counts, shapes.config.warmup
     trained = counts.adapters + counts.token_rows
     if config.batch_image:
         trained += counts.projector + counts.tower_adapters
     need = standing(shapes, trained, 0)
-    length = config.max_tokens
+    length = min(config.max_tokens, shapes.row_tokens or config.max_tokens)
     tokens = micro_batch * length
     moving = backward_parts(shapes, tokens, length, tokens)
     if config.batch_image:

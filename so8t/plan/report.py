@@ -4,10 +4,10 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from so8t.plan.disk import checkpoint_bytes, disk
-from so8t.plan.duration import durations
+from so8t.plan.duration import bake_durations, durations
 from so8t.plan.geometry import tower_of
 from so8t.plan.hardware import Machine, detect, speed_of
-from so8t.plan.memory import DEMO_TEXT_TOKENS, GIB, TEXT_TOKENS, Need, Shapes, phases
+from so8t.plan.memory import DEMO_ROW_TOKENS, DEMO_TEXT_TOKENS, GIB, TEXT_TOKENS, Need, Shapes, phases
 from so8t.plan.pin import datasets, repositories
 from so8t.plan.shape_source import geometry_of
 from so8t.section import UNPINNED
@@ -20,18 +20,16 @@ if TYPE_CHECKING:
 def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = "") -> dict[str, Any]:
     """Everything that `so8t plan` tells; sizes in bytes, times in seconds. With 0 `prompt_tokens` a default is assumed."""
     machine = detect(config.home())
-    geometry = geometry_of(config, store)
-    tower = tower_of(config.train.vision, geometry)
-    prompt_tokens = prompt_tokens or assumed_tokens(config) + tower.tokens
-    on_gpu = config.machine.device == "cuda" or (config.machine.device == "auto" and bool(machine.gpu or card))
-    shapes = Shapes.of(config.train, geometry, tower, on_gpu, prompt_tokens)
     speed = speed_of(machine, card)
     if card:
         machine = replace(machine, gpu=speed.name, gpu_bytes=speed.memory_gib * GIB)
+    shapes = shapes_for(config, store, machine, prompt_tokens)
+    geometry, tower, on_gpu = shapes.geometry, shapes.tower, shapes.on_gpu
     needs = phases(shapes, machine.gpu_bytes if on_gpu else machine.memory_bytes)
-    quantized = (*config.bake.quantizations, *(f"A-{name}" for name in config.base_types() if name != "F16"))
-    seconds = durations(shapes, speed, quantized, config.search)
-    sizes = disk(shapes, config.bake.quantizations, config.base_types(), config.machine.checkpoint_keep)
+    seconds = {**durations(shapes, speed, config.search), **bake_durations(shapes, speed, config)}
+    sizes = disk(
+        shapes, config.bake.quantizations, config.base_types(), config.machine.checkpoint_keep, config.search.trials
+    )
     return {
         "geometry": {**asdict(geometry), "image_tokens": tower.tokens},
         "parameters": {**shapes.counts.as_dict(), "checkpoint_bytes": checkpoint_bytes(shapes)},
@@ -47,7 +45,7 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
         "disk": sizes,
         "seconds": {name: list(span) for name, span in seconds.items()},
         "assumed": {
-            "prompt_tokens": prompt_tokens,
+            "prompt_tokens": shapes.prompt_tokens,
             "on": "GPU" if on_gpu else "CPU",
             "card": speed.name,
             "flops": speed.flops,
@@ -56,6 +54,16 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
         "machine": asdict(machine),
         "warnings": [*_pins(config), *misfits(needs, sizes["peak"], machine, on_gpu)],
     }
+
+
+def shapes_for(config: "Config", store: "Store", machine: Machine, prompt_tokens: int = 0) -> Shapes:
+    """Shapes of the base in this config on this machine; InputError where nothing tells the base's."""
+    geometry = geometry_of(config, store)
+    tower = tower_of(config.train.vision, geometry)
+    on_gpu = config.machine.device == "cuda" or (config.machine.device == "auto" and bool(machine.gpu))
+    prompt_tokens = prompt_tokens or assumed_tokens(config) + tower.tokens
+    own = all(source.kind == "demo" for source in config.collect.sources)
+    return Shapes.of(config.train, geometry, tower, on_gpu, prompt_tokens, DEMO_ROW_TOKENS if own else 0)
 
 
 def assumed_tokens(config: "Config") -> int:

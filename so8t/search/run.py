@@ -45,6 +45,7 @@ def run(config: SearchRun, inputs: Inputs, out: Path, progress: Progress) -> Fac
     session = progress.session or SessionFile.open(progress.home, f"train.search-{out.name[:12]}", "search")
     # machine.resume names a checkpoint of the training.
     machine = progress.machine.model_copy(update={"resume": "auto"})
+    config = config.model_copy(update={"train": config.train.within(machine.micro_batch_max, machine.save_memory)})
     progress = Progress(progress.step, machine, progress.home, (_Forward(progress, 0, None),), session)
     device = prepare(machine)
     progress.update(0, None, "loading the base and the data")

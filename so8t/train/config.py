@@ -279,6 +279,20 @@ class Train(Section):
     alpha: Alpha = Alpha()
     head: Head = Head()
 
+    def within(self, micro_batch_max: int, save_memory: bool) -> "Train":
+        """For a machine with less memory: lower micro-batches (0 finds its own as ever), activations computed twice.
+
+        The effective batch stays, so this is the same training up to rounding.
+        """
+        changes: dict[str, Section] = {}
+        for name in ("align", "warmup", "ppo"):
+            section = getattr(self, name)
+            if micro_batch_max and section.micro_batch > micro_batch_max:
+                changes[name] = section.model_copy(update={"micro_batch": micro_batch_max})
+        if save_memory and not self.adapter.gradient_checkpointing:
+            changes["adapter"] = self.adapter.model_copy(update={"gradient_checkpointing": True})
+        return self.model_copy(update=changes) if changes else self
+
 
 def with_values(train: Train, values: Mapping[str, float]) -> Train:
     """The config with other values by name, checked like a file."""

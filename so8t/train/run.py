@@ -48,6 +48,7 @@ def run(config: Train, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     Of several processes (so8t/loop/ranks.py) the first does so; the others compute their shares and give no facts.
     """
     device = prepare(progress.machine)
+    config = config.within(progress.machine.micro_batch_max, progress.machine.save_memory)
     with ranks.joined(device):
         if not ranks.is_first():
             return _help(config, inputs, out, device)

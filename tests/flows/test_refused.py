@@ -1,11 +1,15 @@
-"""What a missed gate leaves, in a real server."""
+"""What a missed gate leaves in a real server, and what that server refuses."""
 
 import pytest
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
+from deployments.hardened import check_server
+from deployments.probe import server_version
+from deployments.server import Server, auth_string
+from flows.pipeline import DEMO
 from so8t.artifacts import Store
 from so8t.bake.gate import Gate, write_gates
-from so8t.errors import GateFailed
+from so8t.errors import GateFailed, ResourceError
 from so8t.step import Ref
 from tasks.show import show_refused
 
@@ -24,3 +28,23 @@ def test_table_of_a_missed_gate_is_shown(world):
     (shown,) = world.client.read_artifacts(artifact_filter=wanted)
     assert "| mean KL | 3 | <= 2 | MISSED |" in shown.data
     assert "1 of 2 passed." in shown.data
+
+
+def test_the_server_is_closed_to_strangers_and_says_so(served):
+    _, _, database = served
+    home = database.parents[1]
+    config = DEMO.model_copy(update={"machine": DEMO.machine.model_copy(update={"home": home})})
+    found = check_server(config)
+    assert found.state == "ok", found.found
+    auth, server = home / "prefect" / "auth", Server(config, home / "logs" / "server.log")
+    ours = auth.read_bytes()
+    server.ensure()
+    assert server_version(server.port, "so8t:wrong") is None
+    auth.unlink()
+    try:
+        assert auth_string(home)
+        assert check_server(config).state == "fail"
+        with pytest.raises(ResourceError, match="refuses the password"):
+            server.ensure()
+    finally:
+        auth.write_bytes(ours)

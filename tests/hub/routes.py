@@ -72,7 +72,8 @@ def whoami(c: Context, body: bytes) -> Answer:
     if not c.role:
         raise HubError(401, "Invalid username or password.")
     organisations = [{"name": name, "type": "org"} for name in ORGANISATIONS]
-    token = {"accessToken": {"displayName": "test", "role": c.role}}
+    scopes = {"fineGrained": c.hub.scopes} if c.role == "fineGrained" else {}
+    token = {"accessToken": {"displayName": "test", "role": c.role, **scopes}}
     return as_json({"type": "user", "name": USER, "orgs": organisations, "auth": {"type": "access_token", **token}})
 
 

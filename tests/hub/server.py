@@ -62,6 +62,8 @@ class HubServer:
         self.store = HubStore(root)
         self.part_bytes, self.page_entries = part_bytes, page_entries
         self.tokens = {WRITE_TOKEN: "write", READ_TOKEN: "read"}
+        # Of a token whose role is fineGrained.
+        self.scopes: dict[str, Any] = {"global": [], "scoped": [], "canReadGatedRepos": False}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.delays: dict[str, float] = {}

@@ -12,7 +12,7 @@ from so8t.config import load_config
 from so8t.errors import ConfigError
 from so8t.models import write_thinking_tokenizer
 from so8t.plan.disk import checkpoint_bytes
-from so8t.plan.duration import durations
+from so8t.plan.duration import bake_durations, durations
 from so8t.plan.geometry import PHI35_MINI, of_json, tower_of
 from so8t.plan.hardware import Machine, speed_of
 from so8t.plan.memory import GIB, Shapes, phases, update_need, warmup_need
@@ -121,7 +121,7 @@ def test_what_costs_memory_costs_memory():
 
 def test_a_search_takes_the_time_of_its_trials_and_the_warm_up_is_done_once(world):
     shapes, speed = shapes_of(tiny.CONFIG, world), speed_of(Machine("", 0, 1, 1, 1), "")
-    off, on = (durations(shapes, speed, (), Search(trials=n, updates=10, report_every=1)) for n in (0, 3))
+    off, on = (durations(shapes, speed, Search(trials=n, updates=10, report_every=1)) for n in (0, 3))
     assert on["train.search: warm-up"] == off["train: warm-up"]
     assert "train: warm-up" not in on
     assert "train.search: trials" not in off
@@ -132,9 +132,39 @@ def test_a_search_takes_the_time_of_its_trials_and_the_warm_up_is_done_once(worl
 def test_a_large_vocabulary_costs_time_where_replies_are_read_only(world):
     shapes, speed = shapes_of(tiny.CONFIG, world), speed_of(Machine("", 0, 1, 1, 1), "")
     wide = replace(shapes, geometry=replace(shapes.geometry, vocabulary=10 * shapes.geometry.vocabulary))
-    few, many = (durations(one, speed, (), Search()) for one in (shapes, wide))
+    few, many = (durations(one, speed, Search()) for one in (shapes, wide))
     assert many["train: align"] == few["train: align"]
     assert all(many[f"train: {name}"][0] > few[f"train: {name}"][0] for name in ("warm-up", "ppo", "alpha"))
+
+
+def test_files_of_the_base_and_a_guide_take_their_time(world):
+    shapes, speed = shapes_of(tiny.CONFIG, world), speed_of(Machine("", 0, 1, 1, 1), "")
+
+    def spans(*overrides):
+        return bake_durations(shapes, speed, load_config(ROOT / "configs" / "demo.yaml", overrides))
+
+    plain = spans("bake.quantizations=[Q8_0]")
+    assert plain["bake.stock[text]"] == plain["bake.fold"]
+    assert plain["bake.stock[vision]"] < plain["bake.stock[text]"]
+    assert "bake.imatrix" not in plain
+    assert "bake.stock[text]" not in spans(
+        "bake.quantizations=[Q8_0]", "benchmark.base_types=[]", "benchmark.contrasts=[]"
+    )
+    guided = ("bake.quantizations=[Q4_K_M-imat, Q8_0]", "benchmark.base_types=[Q8_0]")
+    few, many = (spans(*guided, f"bake.imatrix.chats={n}")["bake.imatrix"] for n in (8, 16))
+    assert many[1] == pytest.approx(2 * few[1])
+    assert few[0] < few[1]
+
+
+def test_a_micro_batch_above_the_batch_counts_as_the_batch(world):
+    def need(micro_batch: int) -> int:
+        config = tiny.CONFIG.model_copy(
+            update={"warmup": tiny.CONFIG.warmup.model_copy(update={"micro_batch": micro_batch})}
+        )
+        return phases(shapes_of(config, world))["warmup"].device_bytes
+
+    batch = max(tiny.CONFIG.warmup.batch_text, tiny.CONFIG.warmup.batch_image)
+    assert need(100 * batch) == need(batch)
 
 
 def test_the_demo_s_prompts_are_shorter():

@@ -69,6 +69,8 @@ class Cut:
 
 def test_half_the_micro_batch_is_the_same_training_and_survives_a_cut(world, tmp_path, small_memory):
     tiny.train(world, tmp_path / "one", config=config_of(1))
+    tiny.train(world, tmp_path / "most", config=config_of(2), micro_batch_max=1)
+    assert trained(tmp_path / "most") == trained(tmp_path / "one"), "the machine's limit is that micro-batch"
     small_memory(1)
     with pytest.raises(KeyboardInterrupt):
         tiny.train(world, tmp_path / "cut", config=config_of(2), sinks=(Cut("warmup 3/"),))

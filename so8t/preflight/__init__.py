@@ -1,0 +1,1 @@
+"""What is looked at before a run: by `so8t doctor`, and as the first task of every run."""

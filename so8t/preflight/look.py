@@ -1,0 +1,63 @@
+"""The whole look: every check in its order, and the smaller profile where the training would not fit."""
+
+from dataclasses import dataclass
+
+from so8t.config import Config
+from so8t.preflight import clock, disk, gpu, host, hub, memory
+from so8t.preflight.finding import Finding
+from so8t.preflight.profile import Choice, choose, noted
+from so8t.preflight.scene import Scene, set_scene
+from so8t.step import Ref
+
+# By flow: the step that needs all others.
+LASTS = {"pipeline": Ref("cleanup"), "four_class": Ref("four_class")}
+TRAININGS = ("train", "train.search")
+
+
+@dataclass(frozen=True)
+class Report:
+    """`overrides`: what a run of this config takes over, by place in the config (`machine.micro_batch_max`)."""
+
+    findings: list[Finding]
+    overrides: dict[str, float]
+
+
+def look(config: Config, last: Ref) -> Report:
+    """Look at everything that a run up to `last` would meet here; writes nothing but a probe in the home."""
+    scene = set_scene(config, last)
+    card, why = gpu.read_card()
+    choice = _choice(scene)
+    answer = hub.ask(scene)
+    findings = [
+        host.check_python(),
+        host.check_packages(),
+        host.check_llama(),
+        host.check_encodings(),
+        host.check_paths(scene),
+        host.check_home(scene),
+        *disk.check(scene),
+        memory.check(scene, choice),
+        gpu.check(scene, card, why),
+        *_gpu_memory(scene, choice, card),
+        host.check_sleep(),
+        clock.check(scene, answer.time, clock.is_synchronised()),
+        hub.check_reached(scene, answer),
+        hub.check_token(scene, answer),
+        *([pins] if (pins := hub.check_pins(scene)) else []),
+        hub.check_licence(scene, answer),
+    ]
+    shrinks = config.preflight.shrink and choice is not None
+    return Report(findings, noted(choice.changes) if shrinks and choice else {})
+
+
+def _choice(scene: Scene) -> Choice | None:
+    """None where no training is left, or nothing tells its shapes."""
+    if scene.shapes is None or not any(scene.leaves(step) for step in TRAININGS):
+        return None
+    return choose(scene.shapes, scene.machine.gpu_bytes, scene.machine.memory_bytes)
+
+
+def _gpu_memory(scene: Scene, choice: Choice | None, card: gpu.Card | None) -> list[Finding]:
+    if choice is None or scene.shapes is None or not scene.shapes.on_gpu or card is None:
+        return []
+    return [memory.check_gpu(scene, choice, card.free_bytes)]
