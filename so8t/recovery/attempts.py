@@ -88,9 +88,11 @@ class Attempts:
             return self._lost(fault, error, rules.lost)
         if fault in (Fault.DAMAGED, Fault.UNKNOWN, Fault.CRASH) or isinstance(error, InputError):
             self._look_at_inputs(error, rules.damaged)
+        if isinstance(error, UserError):
+            return None  # it says itself what to do
         if fault is Fault.MISSING_PACKAGE:
             raise self._missing(error) from error
-        if fault is Fault.AUTHENTICATION and not isinstance(error, UserError):
+        if fault is Fault.AUTHENTICATION:
             raise self._stop(fault, error, "a token that may do this", POLICIES[fault].do) from error
         return None
 

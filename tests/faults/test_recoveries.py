@@ -60,3 +60,19 @@ def test_where_no_note_can_be_taken_it_is_told(tmp_path, capsys):
     (tmp_path / "sessions").write_text("a file where a folder was wanted", encoding="utf-8")
     assert note(tmp_path, "train-1", "one").detail == "one"
     assert "took no note" in capsys.readouterr().err
+
+
+def test_status_and_the_runs_page_show_them(tmp_path, capsys):
+    from so8t.cli import main
+    from tasks.show import recoveries_markdown
+
+    SessionFile.open(tmp_path, f"run-{RUN}", "run").note_artifact(f"train/{KEY}")
+    SessionFile.open(tmp_path, recoveries.session_of("train", KEY), "train").update(overrides={"halvings": 1.0})
+    made = note(tmp_path, f"run-{RUN}", "batch 4 | 2")
+    assert main(["status", "--home", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert f"recovery {made.at[:19]} UTC  train  host-memory: halve  batch 4 | 2  -> tried again" in told
+    assert f"override train-{KEY[:12]}  halvings = 1" in told
+    page = recoveries_markdown(recoveries.read(tmp_path, RUN), recoveries.overrides(tmp_path, RUN))
+    assert "| train | host-memory | halve | batch 4 \\| 2 | tried again |" in page
+    assert f"- train-{KEY[:12]}: `halvings` = 1" in page
