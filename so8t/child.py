@@ -200,7 +200,7 @@ def _error(ref: Ref, code: int, fault: faults.Fault, files: dict[str, Path], tog
         return Interrupted(f"{ref} was stopped; the same command goes on from here", exit_code=code)
     tail = files["log"].read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
     error = StepFailed(
-        f"{ref} ended with {describe_exit(code)} ({fault}); the end of {files['log']}:\n" + "\n".join(tail)
+        f"{ref} ended with {describe_exit(code)} ({fault})\nthe end of {files['log']}:\n" + "\n".join(tail)
     )
     error.fault = fault
     return error
