@@ -109,5 +109,7 @@ def markdown(card: dict[str, Any]) -> str:
         f"- {name.replace('_', ' ')} in the file of human labels: {count}"
         for name, count in card["human_labels"].items()
     ]
+    if card["placed_earlier"]:
+        lines += ["", f"{card['placed_earlier']} rows keep the splits that an earlier artifact gave them."]
     lines += ["", "Rows flagged NSFW lie in a file of their own; only detection and refusal targets may read it.", ""]
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Config of preprocess."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,27 +11,40 @@ from so8t.section import Section, UserPath
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Classifier(Section):
-    """A trained four-class classifier, which then labels the rows that nobody has labelled."""
+class ArtifactFolder(Section):
+    """What another run has made; it counts by its content."""
 
+    step: ClassVar[str]
     folder: UserPath
-    """A whole four_class artifact, trained on this config's base."""
+    """Where the whole artifact lies."""
     content: str = ""
     """Its content hash; filled in by itself, and checked where you give it."""
+
+    def pinned(self) -> Self:
+        """With the artifact's content, which decides the key; InputError for a folder that is none or not whole."""
+        if problems := check_sizes(self.folder):
+            raise InputError(f"{self.folder}: {problems[0]}", f"a whole {self.step} artifact", "mend the path")
+        artifact = load(self.folder)
+        if artifact.manifest.step != self.step or self.content not in ("", artifact.content):
+            raise InputError(
+                f"{self.folder} is a {artifact.manifest.step} artifact with the content {artifact.content}",
+                f"a {self.step} artifact{f' with {self.content}' if self.content else ''}",
+            )
+        return self.model_copy(update={"content": artifact.content})
+
+
+class Classifier(ArtifactFolder):
+    """A trained four-class classifier, trained on this config's base, which then labels the rows that nobody has labelled."""
+
+    step = "four_class"
     batch: Annotated[int, Field(ge=1)] = 32
     """Rows a forward pass."""
 
-    def pinned(self) -> "Classifier":
-        """With the artifact's content, which decides the key; InputError for a folder that is none or not whole."""
-        if problems := check_sizes(self.folder):
-            raise InputError(f"preprocess.classifier: {problems[0]}", "a whole four_class artifact", "mend the path")
-        artifact = load(self.folder)
-        if artifact.manifest.step != "four_class" or self.content not in ("", artifact.content):
-            raise InputError(
-                f"{self.folder} is a {artifact.manifest.step} artifact with the content {artifact.content}",
-                f"a four_class artifact{f' with {self.content}' if self.content else ''}",
-            )
-        return self.model_copy(update={"content": artifact.content})
+
+class EarlierSplits(ArtifactFolder):
+    """What an earlier preprocess has made of fewer rows."""
+
+    step = "preprocess"
 
 
 class LocalFile(Section):
@@ -118,6 +131,9 @@ class Preprocess(RowByRow):
     """Labels rows that nobody has labelled; none: the labeller that preprocess fits on the labelled ones."""
     human_labels: HumanLabels | None = None
     """Classes that a person gave; they go before those that the rows came with."""
+    splits_of: EarlierSplits | None = None
+    """Rows of this earlier artifact keep their splits, and none of them makes way for a row that came later; none: all rows
+    are placed anew, and one that joins two groups may bring one of them into the other's split."""
     active_max: Annotated[int, Field(ge=0)] = 20
     """Rows without a human label that active.csv asks a person about: the labeller's least sure, no two alike."""
     review_max: Annotated[int, Field(ge=0)] = 20
@@ -141,8 +157,12 @@ class Preprocess(RowByRow):
         """With the content of the classifier and of all files in it."""
         prompts = tuple(file.pinned() for file in self.benchmark_prompts)
         classifier = self.classifier and self.classifier.pinned()
-        people = self.human_labels and self.human_labels.pinned()
-        return self.model_copy(update={"classifier": classifier, "benchmark_prompts": prompts, "human_labels": people})
+        people, earlier = self.human_labels and self.human_labels.pinned(), self.splits_of and self.splits_of.pinned()
+        return self.model_copy(
+            update={
+                "classifier": classifier, "benchmark_prompts": prompts, "human_labels": people, "splits_of": earlier,
+            }
+        )  # fmt: skip
 
     def shard(self, number: int) -> Shard:
         """The section of the step preprocess.shard, whose files count by their content."""

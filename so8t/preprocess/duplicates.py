@@ -48,28 +48,32 @@ def verified(candidates_P2: np.ndarray, key_of: Callable[[int], str], threshold:
     return pairs
 
 
-def drop(labels_N: np.ndarray, pairs: Sequence[Pair], threshold: float) -> dict[int, tuple[str, int]]:
+def drop(
+    labels_N: np.ndarray, pairs: Sequence[Pair], threshold: float, order_N: np.ndarray | None = None
+) -> dict[int, tuple[str, int]]:
     """Rows to drop, and (why, the row that stays): an earlier survivor of the same class says the same.
 
     Opposite classes are kept, and so is a near copy that has an opposite of its own (a pair of at least the pairs'
-    threshold): with it a minimal pair would go. Of equal texts of one class the first stands for all. Rows are numbered
-    in the canonical order, so the outcome does not depend on another one.
+    threshold): with it a minimal pair would go. Of equal texts of one class the first stands for all. Which is earlier
+    says `order_N`, all rows by precedence; by default the canonical order, in which they are numbered.
     """
+    rank_N = np.argsort(np.arange(len(labels_N)) if order_N is None else order_N)
     opposed = {
         row
         for pair in pairs
         if -1 < labels_N[pair.first] != labels_N[pair.second] > -1
         for row in (pair.first, pair.second)
     }
-    earlier: dict[int, list[Pair]] = defaultdict(list)
+    earlier: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for pair in pairs:
-        earlier[pair.second].append(pair)
+        first, row = sorted(pair[:2], key=rank_N.__getitem__)
+        earlier[row].append((first, pair.jaccard))
     dropped: dict[int, tuple[str, int]] = {}
-    for row in sorted(earlier):
-        for pair in earlier[row]:
-            same_class = labels_N[pair.first] == labels_N[row]
-            exact = pair.jaccard == 1
-            if same_class and pair.first not in dropped and pair.jaccard >= threshold and (exact or row not in opposed):
-                dropped[row] = (EXACT if exact else NEAR, pair.first)
+    for row in sorted(earlier, key=rank_N.__getitem__):
+        for first, jaccard in sorted(earlier[row], key=lambda found: int(rank_N[found[0]])):
+            exact = jaccard == 1
+            allowed = jaccard >= threshold and (exact or row not in opposed)
+            if allowed and labels_N[first] == labels_N[row] and first not in dropped:
+                dropped[row] = (EXACT if exact else NEAR, first)
                 break
     return dropped

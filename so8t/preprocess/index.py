@@ -61,7 +61,7 @@ class Reasons:
 
 class Index:
     """One number or text a row, N rows. `nsfw`, `split` (a place in SPLITS), `root` (the row whose id is the group's name)
-    and `reasons` are filled in by the joins.
+    and `reasons` are filled in by the joins; `earlier`, the splits of an earlier artifact, before them.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -75,7 +75,7 @@ class Index:
         self.label_N, self.nsfw_N, self.text_N = (self.column(name).copy() for name in ("label", "nsfw", "text"))
         self.languages, self.language_N = self.coded("language")
         self.groups, self.group_N = self.coded("group")
-        self.split_N = np.full(self.rows, NONE, np.int8)
+        self.split_N, self.earlier_N = (np.full(self.rows, NONE, np.int8) for _ in range(2))
         self.root_N = np.full(self.rows, NONE, np.int32)
         self.reasons, self.faults = self._reasons("reason"), self._reasons("fault")
 
@@ -108,6 +108,10 @@ class Index:
     def column(self, name: str) -> np.ndarray:
         """One number a row, [N]."""
         return np.asarray(self._arrow(name).to_numpy())
+
+    def precedence(self) -> np.ndarray:
+        """The rows in the order in which they make way for one another, last first: those of the earlier artifact lead."""
+        return np.argsort(self.earlier_N == NONE, kind="stable")
 
     def alive(self) -> np.ndarray:
         """Rows that nothing speaks against and that no pool has taken, bool [N]."""

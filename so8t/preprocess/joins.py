@@ -27,24 +27,29 @@ def join(index: Index, config: Preprocess, say: Say) -> int:
     say("quality")
     _odd(index, config)
     say("duplicates and splits")
-    opposite = place(index, texts, shown, config)
+    place(index, texts, shown, config)
     say("leaks")
-    leaks.remove(index, config.same_group)
+    leaks.remove(index, config.same_group, lambda found: _regroup(index, texts, shown, found, config))
     leaks.assert_apart(index)
-    return opposite
+    return sum(bool(index.label_N[pair.first] != index.label_N[pair.second]) for pair in _alive(index, texts))
 
 
-def place(index: Index, texts: list[Pair], shown: list[Pair], config: Preprocess) -> int:
-    """Drop duplicates and give the rest groups and splits; how many near pairs have different classes."""
-    for row, first in media.copies(index.same, index.column("asked"), index.label_N, index.alive() & ~index.text_N):
+def place(index: Index, texts: list[Pair], shown: list[Pair], config: Preprocess) -> None:
+    """Drop duplicates and give the rest groups and splits."""
+    order_N = index.precedence()
+    media_N = order_N[(index.alive() & ~index.text_N)[order_N]]
+    for row, first in media.copies(index.same, index.column("asked"), index.label_N, media_N):
         index.reasons.give(row, duplicates.EXACT, first)
     texts = _alive(index, texts)
-    for row, (reason, first) in duplicates.drop(index.label_N, texts, config.near_duplicate).items():
+    for row, (reason, first) in duplicates.drop(index.label_N, texts, config.near_duplicate, order_N).items():
         index.reasons.give(row, reason, first)
-    opposite = sum(bool(index.label_N[pair.first] != index.label_N[pair.second]) for pair in texts)
-    pairs = sorted(_alive(index, texts) + _alive(index, shown))
-    split.assign(index, pairs, config)
-    return opposite
+    split.assign(index, texts + shown, config)
+
+
+def _regroup(index: Index, texts: list[Pair], shown: list[Pair], found: list[leaks.Leak], config: Preprocess) -> None:
+    """Place all rows again, now with the pairs that MinHash had missed; `texts` grows by them."""
+    texts += [Pair(*leak) for leak in found]
+    split.assign(index, texts + shown, config)
 
 
 def near_texts(index: Index, threshold: float) -> list[Pair]:

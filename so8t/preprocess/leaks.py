@@ -5,7 +5,7 @@ strings; so here all texts of all splits are compared.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -14,23 +14,45 @@ from so8t.preprocess.index import NONE, SPLITS, Index
 
 BLOCK = 20_000  # texts in memory at a time
 Leak = tuple[int, int, float]  # row, later row, Jaccard
+Regroup = Callable[[list[Leak]], None]  # takes them as pairs and places all rows
 
 
-def near(index: Index, threshold: float) -> Iterator[Leak]:
-    """All texts in different splits that are as near as `threshold` or nearer, in order."""
+def near(index: Index, threshold: float, kinds_N: np.ndarray | None = None) -> Iterator[Leak]:
+    """All texts of different kinds, by default splits, that are as near as `threshold` or nearer, in order."""
     texts = np.flatnonzero(index.text_N & (index.split_N != NONE))
-    return exact.near(lambda: _keys(index, texts), index.texts, index.split_N, threshold)
+    return exact.near(
+        lambda: _keys(index, texts), index.texts, index.split_N if kinds_N is None else kinds_N, threshold
+    )
 
 
-def remove(index: Index, threshold: float) -> None:
-    """Take the later row of each leak out of its split, with the reason."""
+def remove(index: Index, threshold: float, regroup: Regroup | None = None) -> None:
+    """Have the rows placed again with each leak as one more pair, until none is new; what is left cannot be helped.
+
+    Of such a pair the later row leaves its split, with the reason. `regroup` None: of every leak. So are pairs of different
+    classes in two groups of one split: they are to share one.
+    """
+    found = _ungrouped(index, threshold)
+    known: set[tuple[int, int]] = set()
+    while regroup and (new := [leak for leak in found if leak[:2] not in known]):
+        known.update(leak[:2] for leak in new)
+        regroup(new)
+        found = _ungrouped(index, threshold)
     gone: set[int] = set()
-    for first, second, jaccard in sorted([*_equal(index), *near(index, threshold)]):
+    for first, second, jaccard in found:
+        if index.split_N[first] == index.split_N[second]:
+            continue
         if first not in gone and second not in gone:
             gone.add(second)
             split = SPLITS[index.split_N[first]]
             index.reasons.give(second, f"leak, Jaccard {jaccard:.2f} with {{}} in the {split} split", first)
     index.split_N[sorted(gone)] = NONE
+
+
+def _ungrouped(index: Index, threshold: float) -> list[Leak]:
+    """Leaks, and near texts of different classes that share no group, sorted."""
+    kinds_N = index.split_N * np.int8(8) + index.label_N
+    found = sorted([*_equal(index), *near(index, threshold, kinds_N)])
+    return [leak for leak in found if index.root_N[leak[0]] != index.root_N[leak[1]]]
 
 
 def assert_apart(index: Index) -> None:

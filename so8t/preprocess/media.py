@@ -35,15 +35,15 @@ def content(record: Record) -> tuple[str, str]:
 
 
 def copies(
-    same_N: np.ndarray, asked_N: np.ndarray, labels_N: np.ndarray, among_N: np.ndarray
+    same_N: np.ndarray, asked_N: np.ndarray, labels_N: np.ndarray, among: np.ndarray
 ) -> Iterator[tuple[int, int]]:
     """(row to drop, row that stays) of pictures and sounds: an earlier one shows the same and asks the same.
 
     Another question about it, another answer or another class is kept. `same_N`: the first row with the same content;
-    `asked_N`: a hash of question and answer; `among_N`: which rows count, in canonical order.
+    `asked_N`: a hash of question and answer; `among`: the rows that count, by precedence.
     """
     first: dict[tuple[int, int, int], int] = {}
-    for row in np.flatnonzero(among_N).tolist():
+    for row in among.tolist():
         earlier = first.setdefault((int(same_N[row]), int(asked_N[row]), int(labels_N[row])), row)
         if earlier != row:
             yield row, earlier

@@ -17,7 +17,7 @@ import numpy as np
 
 from so8t import durable, records
 from so8t.errors import InputError
-from so8t.preprocess import balance, card, joins, labelling, plots, review, shard
+from so8t.preprocess import balance, card, earlier, joins, labelling, plots, review, shard
 from so8t.preprocess.config import Preprocess
 from so8t.preprocess.index import SPLITS, Index
 from so8t.preprocess.labelling import BY_MODEL, LABELLED, POOL, REMOVED, Labelling
@@ -28,7 +28,8 @@ from so8t.step import Facts, Inputs
 PHASES = 5
 FILES = (*SPLITS, LABELLED, POOL, BY_MODEL, REMOVED)
 SHOWN = (
-    "rows", "class", "class_balance", "modality", "removed", "masked", "labeller", "without_reply", "model_labelled", "human_labels", "active",
+    "rows", "class", "class_balance", "modality", "removed", "masked", "labeller", "without_reply", "model_labelled",
+    "human_labels", "active", "placed_earlier",
 )  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     index = Index([part.path for part in parts])
     answers = review.read_answers(config.human_labels) if config.human_labels else {}
     people = _answered(index, answers)
+    kept = earlier.read(config.splits_of, index) if config.splits_of else 0
     opposite = joins.join(index, config, say)
     say("labels")
     known = labelling.learn(index, config, answers, inputs["classes"].path if "classes" in inputs else None)
@@ -61,6 +63,7 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
         "human_labels": people,
         "active": len(active),
         "opposite_pairs": opposite,
+        "placed_earlier": kept,
     }
     sources = durable.read_json(inputs["collected"].path / "sources.json")["sources"]
     whole = card.build(counts, sources, notes)

@@ -9,6 +9,7 @@ import pytest
 
 from so8t.preprocess import leaks, split
 from so8t.preprocess.config import Preprocess
+from so8t.preprocess.duplicates import Pair
 from so8t.preprocess.index import NONE, SPLITS
 from tests.preprocess.test_duplicates import exact_jaccard, record, sentence
 from tests.preprocess.whole import indexed
@@ -53,6 +54,21 @@ def test_every_leak_is_found_and_after_removal_none_is_left(index):
     assert gone.min() >= 40
     assert all(index.reasons.text(row, index.ids).startswith("leak, Jaccard") for row in gone)
     assert " with r00" in index.reasons.text(gone[0], index.ids)
+
+
+def test_where_rows_may_be_placed_again_no_row_goes(index):
+    """What MinHash had missed makes groups, and their rows stay."""
+    pairs = []
+
+    def regroup(found):
+        pairs.extend(Pair(*leak) for leak in found)
+        split.assign(index, pairs, CONFIG)
+
+    leaks.remove(index, 0.5, regroup)
+    assert len(pairs) >= 10
+    assert (index.split_N != NONE).all()
+    assert brute_force(index) == {}
+    assert all(index.root_N[pair.first] == index.root_N[pair.second] for pair in pairs)
 
 
 def test_equal_texts_are_found_however_many(index, tmp_path):
