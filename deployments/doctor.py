@@ -30,11 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Exit 1 where something would stop a run, else 0, warnings included."""
     from so8t.config import load_config
-    from so8t.preflight.look import LASTS, look
+    from so8t.preflight.look import LASTS, look, other_profiles
 
     config = load_config(options.config, options.overrides, options.home)
     report = look(config, LASTS[options.flow])
     findings = [*report.findings, *around(config)]
+    if not report.fits:
+        findings.append(other_profiles(options.config, options.overrides, options.home, LASTS[options.flow]))
     if options.json:
         told = {"findings": [asdict(finding) for finding in findings], "overrides": report.overrides}
         sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")

@@ -218,6 +218,13 @@ def load_config(path: Path, overrides: Sequence[str] = (), home: Path | None = N
     return check(data, str(path), path.absolute().parent)
 
 
+def profile_names(path: Path) -> list[str]:
+    """The profiles of a file that loads, in its order."""
+    data = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    found = data.get("profiles") if isinstance(data, dict) else None
+    return [str(name) for name in found] if isinstance(found, dict) else []
+
+
 def _apply_profile(data: dict[str, Any], origin: str) -> None:
     """Put the chosen profile's settings over the file's own, and forget both keys."""
     profiles, chosen = data.pop("profiles", None) or {}, data.pop("profile", None)

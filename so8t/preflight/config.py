@@ -16,7 +16,8 @@ class Preflight(Section):
     disk_spare_gib: Annotated[float, Field(ge=0)] = 2.0
     """Room that should be left beside what the run still needs; with less than that it warns."""
     data_gib: Annotated[float, Field(ge=0)] = 0.0
-    """What the sources on the Hub and the web will bring, which no config tells; counted into the disk's need."""
+    """What the sources on the Hub and the web will bring, which no config tells; counted into the disk's need, four times
+    over: as collected, in shards, joined, and in what the benchmark asks."""
     shrink: bool = True
     """Where the planned training does not fit this machine's memory, lower the micro-batch (machine.micro_batch_max) and
     then recompute activations (machine.save_memory), for this run alone; the effective batch stays."""

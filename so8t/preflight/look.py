@@ -1,8 +1,10 @@
 """The whole look: every check in its order, and the smaller profile where the training would not fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from so8t.config import Config
+from so8t.config import Config, load_config, profile_names
 from so8t.preflight import clock, disk, gpu, host, hub, memory
 from so8t.preflight.finding import Finding
 from so8t.preflight.profile import Choice, choose, noted
@@ -16,15 +18,19 @@ TRAININGS = ("train", "train.search")
 
 @dataclass(frozen=True)
 class Report:
-    """`overrides`: what a run of this config takes over, by place in the config (`machine.micro_batch_max`)."""
+    """`overrides`: what a run of this config takes over, by place in the config (`machine.micro_batch_max`).
+
+    `fits`: whether the training then fits; True also where none is left or nothing is known.
+    """
 
     findings: list[Finding]
     overrides: dict[str, float]
+    fits: bool = True
 
 
 def look(config: Config, last: Ref) -> Report:
     """Look at everything that a run up to `last` would meet here; writes nothing but a probe in the home."""
-    scene = set_scene(config, last)
+    scene = set_scene(config, last, cuda=bool(gpu.torch_build()[1]))
     card, why = gpu.read_card()
     choice = _choice(scene)
     answer = hub.ask(scene)
@@ -47,7 +53,23 @@ def look(config: Config, last: Ref) -> Report:
         hub.check_licence(scene, answer),
     ]
     shrinks = config.preflight.shrink and choice is not None
-    return Report(findings, noted(choice.changes) if shrinks and choice else {})
+    fits = choice is None or (choice.fits and (shrinks or not choice.changes))
+    return Report(findings, noted(choice.changes) if shrinks and choice else {}, fits)
+
+
+def other_profiles(path: Path, overrides: Sequence[str], home: Path | None, last: Ref) -> Finding:
+    """Which of the file's profiles would fit this machine, where the one in force does not."""
+    rest = [override for override in overrides if not override.startswith("profile=")]
+    fitting = []
+    for name in profile_names(path):
+        scene = set_scene(load_config(path, [*rest, f"profile={name}"], home), last, cuda=bool(gpu.torch_build()[1]))
+        if (choice := _choice(scene)) is not None and choice.fits:
+            fitting.append(name)
+    if not fitting:
+        return Finding("profile", "warn", "no profile of this file fits this machine's memory", "one that does",
+                       "shorter sequences, a smaller base or a larger machine; see `so8t plan`")  # fmt: skip
+    return Finding("profile", "warn", "this one does not fit this machine's memory", "one that does",
+                   " or ".join(f"--profile {name}" for name in fitting))  # fmt: skip
 
 
 def _choice(scene: Scene) -> Choice | None:

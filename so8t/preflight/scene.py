@@ -1,7 +1,7 @@
 """What the checks share: the config, what is left to be made, and what that needs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from so8t.artifacts import Store
@@ -29,9 +29,14 @@ class Scene:
         return any(ref.step == step for ref in self.left)
 
 
-def set_scene(config: Config, last: Ref) -> Scene:
-    """Look into the store and at the config; nothing is changed, no network is asked but for an unknown base's shape."""
+def set_scene(config: Config, last: Ref, *, cuda: bool = True) -> Scene:
+    """Look into the store and at the config; nothing is changed, no network is asked but for an unknown base's shape.
+
+    Without `cuda` (a torch that was built for the CPU) a GPU that is there counts for nothing.
+    """
     store, machine = Store(config.home()), detect(config.home())
+    if not cuda:
+        machine = replace(machine, gpu="", gpu_bytes=0)
     left = unmade(config, store, last)
     try:
         return Scene(config, store, machine, left, shapes_for(config, store, machine))

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from so8t.config import load_config
+from so8t.plan.hardware import Machine
 from so8t.preflight import gpu, host
+from so8t.preflight import scene as prepared
 from so8t.preflight.finding import Finding, demand
 from so8t.preflight.look import LASTS
 from so8t.preflight.scene import set_scene
@@ -127,6 +129,42 @@ def test_this_machine_s_card_and_torch_are_read_without_loading_torch():
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True, encoding="utf-8"
     )
     assert version("torch") in done.stdout
+
+
+def test_a_driver_is_read_as_nvml_tells_it(monkeypatch):
+    import pynvml
+
+    told = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 1,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=12 << 30, free=10 << 30),
+        "nvmlSystemGetCudaDriverVersion_v2": lambda: 12080,
+        "nvmlDeviceGetName": lambda handle: "RTX 3060",
+        "nvmlSystemGetDriverVersion": lambda: "570.86",
+    }
+    for name, answer in told.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    assert gpu.read_card() == (gpu.Card("RTX 3060", "570.86", (12, 8), 12 << 30, 10 << 30), "")
+
+    def lost(handle):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lost)
+    card, why = gpu.read_card()
+    assert card is None
+    assert "does not answer" in why
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 0)
+    assert gpu.read_card() == (None, "the NVIDIA driver has no GPU")
+
+
+def test_a_card_that_torch_cannot_use_counts_for_nothing(tmp_path, monkeypatch):
+    found = Machine("RTX 3060", 12 << 30, 32 << 30, 1 << 40, 8)
+    monkeypatch.setattr(prepared, "detect", lambda home: found)
+    config = load_config(ROOT / "configs" / "borea_phi35.yaml", (), tmp_path)
+    assert set_scene(config, LASTS["pipeline"]).shapes.on_gpu
+    assert not set_scene(config, LASTS["pipeline"], cuda=False).shapes.on_gpu
 
 
 def test_all_that_stops_is_said_at_once():

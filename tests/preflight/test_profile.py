@@ -7,7 +7,8 @@ import pytest
 from so8t import recoveries
 from so8t.config import Machine, load_config
 from so8t.plan import hardware
-from so8t.preflight import memory
+from so8t.preflight import look, memory
+from so8t.preflight import scene as prepared
 from so8t.preflight.look import LASTS
 from so8t.preflight.profile import applied, choose, noted, taken_over
 from so8t.preflight.scene import set_scene
@@ -74,6 +75,16 @@ def test_on_a_cpu_main_memory_decides(scene):
     choice = chosen(scene(*FIXED, "train.adapter.base_dtype=bfloat16", memory_gib=14))
     assert choice.changes
     assert choice.after.host_bytes <= 14 * GIB < choice.before.host_bytes
+
+
+def test_a_profile_of_the_file_that_fits_is_named(tmp_path, monkeypatch):
+    card = hardware.Machine("RTX 3060", 12 * GIB, 64 * GIB, 1 << 40, 8)
+    monkeypatch.setattr(prepared, "detect", lambda home: card)
+    monkeypatch.setattr(look.gpu, "torch_build", lambda: ("2.13.0", "13.0"))
+    found = look.other_profiles(BOREA, ["profile=80gb"], tmp_path, LASTS["pipeline"])
+    assert found.do == "--profile 12gb", "a 4-bit base; bf16 and an image leave no room"
+    monkeypatch.setattr(prepared, "detect", lambda home: replace(card, gpu_bytes=GIB))
+    assert "no profile" in look.other_profiles(BOREA, [], tmp_path, LASTS["pipeline"]).found
 
 
 def test_effective_batches_stay():
