@@ -27,14 +27,14 @@ LATE = 1.5
 
 
 def register(client: "SyncPrefectClient", config: "Config") -> UUID:
-    """Create or update the deployment; a schedule that somebody has paused stays paused."""
+    """Create or update the deployment, before its looks are served; a schedule that somebody has paused stays paused."""
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import IntervalSchedule
     from prefect.exceptions import ObjectNotFound
     from prefect.utilities.callables import parameter_schema
 
     from deployments.register import POOL
-    from flows.monitor import so8t_monitor
+    from flows.monitor import forget_unfinished, so8t_monitor
 
     every = IntervalSchedule(interval=timedelta(seconds=config.monitor.interval_s))
     try:
@@ -45,7 +45,7 @@ def register(client: "SyncPrefectClient", config: "Config") -> UUID:
     plans = [DeploymentScheduleCreate(schedule=plan.schedule, active=plan.active) for plan in known]
     if [getattr(plan.schedule, "interval", None) for plan in plans] != [every.interval]:
         plans = [DeploymentScheduleCreate(schedule=every, active=True)]
-    return client.create_deployment(
+    made = client.create_deployment(
         flow_id=client.create_flow(so8t_monitor),
         name=NAME,
         entrypoint="flows.monitor.so8t_monitor",
@@ -61,6 +61,8 @@ def register(client: "SyncPrefectClient", config: "Config") -> UUID:
         paused=not config.monitor.enabled,
         schedules=plans,
     )
+    forget_unfinished(client, made)
+    return made
 
 
 class Watchman:

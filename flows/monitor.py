@@ -20,10 +20,11 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
+from prefect.exceptions import PrefectHTTPStatusError
 
 from so8t.config import Notify
 from so8t.monitor.config import Monitor
@@ -34,8 +35,10 @@ from so8t.notify import notify
 
 KEY = "monitor"
 ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+UNFINISHED = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 # Deleted after one look; the rest waits for the next.
 PAGE = 50
+NOT_FOUND = 404
 
 
 @flow(name="so8t-monitor", flow_run_name="look", persist_result=False, validate_parameters=True)
@@ -55,8 +58,13 @@ def so8t_monitor(home: str, pool: str, monitor: Monitor = Monitor(), notify: Not
 
 
 def _heartbeat(client: SyncPrefectClient, pool: str) -> str | None:
-    """When a worker of the pool last told the server that it lives; None where none ever did."""
-    seen = [worker.last_heartbeat_time for worker in client.read_workers_for_work_pool(pool)]
+    """When a worker of the pool last told the server that it lives; None where none ever did, or the pool is gone."""
+    try:
+        seen = [worker.last_heartbeat_time for worker in client.read_workers_for_work_pool(pool)]
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != NOT_FOUND:
+            raise
+        return None
     times = [time for time in seen if time is not None]
     return max(times).isoformat() if times else None
 
@@ -81,15 +89,28 @@ def tell_user(report: Report, home: Path, settings: Notify) -> None:
 
 def _forget(client: SyncPrefectClient, deployment: UUID, keep: int) -> None:
     """Delete older looks with their artifacts: a home is looked after for years."""
-    old = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ENDED))),
-        ),
-        sort=FlowRunSort.START_TIME_DESC,
-        limit=PAGE,
-        offset=keep,
+    _delete(client, _looks(client, deployment, ENDED, keep))
+
+
+def forget_unfinished(client: SyncPrefectClient, deployment: UUID) -> None:
+    """Delete looks that a power cut has ended; to be called while nobody looks."""
+    _delete(client, _looks(client, deployment, UNFINISHED, 0))
+
+
+def _looks(
+    client: SyncPrefectClient, deployment: UUID, states: tuple[StateType, ...], offset: int
+) -> list[FlowRun]:  # fmt: skip
+    """The newest first, without the first `offset`."""
+    wanted = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
     )
+    return client.read_flow_runs(
+        flow_run_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=PAGE, offset=offset
+    )  # fmt: skip
+
+
+def _delete(client: SyncPrefectClient, old: list[FlowRun]) -> None:
     if not old:
         return
     made = client.read_artifacts(

@@ -17,8 +17,8 @@ from so8t.session import is_alive, now, sessions
 
 # A gap between two looks counts as seen up to as many intervals.
 GAPS = 2.0
-# A service that is silent for longer than one interval is silent at two looks.
-SILENT = 1.5
+# So many intervals of silence are more than one gap, however long: after a sleep a service has a look's time to speak.
+SILENT = GAPS + 0.5
 # A start, a pause between starts, a lost heartbeat are no silence; a worker's comes every 30 s.
 SERVICE_S = 180.0
 SERVER, WORKERS, HEARTBEAT = "server", "workers", "heartbeat"

@@ -1,5 +1,6 @@
 """A report as Markdown, for the UI."""
 
+from so8t.monitor.gpus import Gpu
 from so8t.monitor.look import Report
 from so8t.monitor.machine import GIB
 
@@ -7,7 +8,7 @@ from so8t.monitor.machine import GIB
 def levels(report: Report) -> str:
     """Disk, memory, GPU and what runs, in one line."""
     read, services = report.readings, report.services
-    gpus = [f"GPU {gpu['index']} {gpu['temperature_c']} C" for gpu in read["gpus"]]
+    gpus = [_gpu(gpu) for gpu in read["gpus"]]
     said = [
         f"disk {read['disk_free_bytes'] / GIB:.1f} GiB free",
         f"memory {read['memory_available_bytes'] / GIB:.1f} of {read['memory_total_bytes'] / GIB:.1f} GiB available",
@@ -18,6 +19,11 @@ def levels(report: Report) -> str:
         f"{len(report.units)} process(es) of runs at work",
     ]
     return ", ".join(said)
+
+
+def _gpu(gpu: Gpu) -> str:
+    used = f", {gpu['used_bytes'] / GIB:.1f} of {gpu['total_bytes'] / GIB:.1f} GiB used" if gpu["used_bytes"] else ""
+    return f"GPU {gpu['index']} {gpu['temperature_c']} C{used}"
 
 
 def page(report: Report) -> str:

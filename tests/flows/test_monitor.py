@@ -51,7 +51,10 @@ def artifacts(world):
 
 
 def test_looks_are_runs_with_a_page_an_event_and_a_notice(world, watched):
-    deployment, man, said, _ = watched
+    deployment, man, said, config = watched
+    cut = world.client.create_flow_run_from_deployment(deployment, state=State(type=StateType.RUNNING))
+    assert watchman.register(world.client, config) == deployment
+    assert cut.id not in [run.id for run in looks(world, deployment)], "the power failed in the middle of a look"
     for _ in range(3):  # missed while the machine was off
         world.client.create_flow_run_from_deployment(deployment)
     man._serve()
@@ -73,8 +76,8 @@ def test_looks_are_runs_with_a_page_an_event_and_a_notice(world, watched):
 
     man._serve()
     assert len(looks(world, deployment, StateType.COMPLETED)) == 1, "nothing is due"
-    for _ in range(3):
-        world.client.create_flow_run_from_deployment(deployment)
+    for pool in ("so8t", "deleted", "so8t"):  # somebody may delete a pool in the UI; a look needs none
+        world.client.create_flow_run_from_deployment(deployment, parameters={"pool": pool})
         man._serve()
     assert len(said) == 1, "it stands, and was told"
     assert len(world.notices()) == 1

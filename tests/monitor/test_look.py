@@ -1,9 +1,11 @@
 """Looks at a real home: what is told once, what stands, what is forecast, and what is done about it."""
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ import uuid
 import psutil
 import pytest
 
-from so8t import attempt, fence, recoveries, resumption
+from so8t import attempt, durable, fence, recoveries, resumption
 from so8t.errors import StepFailed
 from so8t.monitor import leftovers, machine, services, stalls
 from so8t.monitor.clock import Moment, jumped_s, moment, watched_s
@@ -38,6 +40,10 @@ def home(tmp_path):
 
 def kinds(report):
     return [finding.kind for finding in report.findings]
+
+
+def standing(report):
+    return {(one.kind, one.subject) for one in report.findings}
 
 
 def failed(home, number, message="no"):
@@ -271,16 +277,27 @@ def test_two_workers_of_one_home(home, monkeypatch):
             report = look(home, settings)
             time.sleep(0.02)
         assert sorted(report.services.workers) == sorted([own.pid, stray.pid])
-        assert {("worker", "several"), ("server", "silent")} <= {(one.kind, one.subject) for one in report.findings}
+        assert {("worker", "several"), ("server", "silent")} <= standing(report)
         assert [one.subject for one in recover(home, report, settings) if one.kind == "worker"] == [
             f"process {stray.pid}"
         ]
         assert stray.wait(10) != 0
         assert own.is_running()
         assert elsewhere.poll() is None
+
+        for beat in (1, 2, 3, 3):  # it tells the server that it lives, and then no more
+            assert ("worker", "silent") not in standing(look(home, settings, f"12:0{beat}"))
+            time.sleep(0.02)
+        for _ in range(2):
+            report = look(home, settings, "12:03")
+            time.sleep(0.02)
+        assert ("worker", "silent") in standing(report)
+        assert [one.subject for one in recover(home, report, settings)] == [f"process {own.pid}"]
+        starter.wait(10)
     finally:
-        for child in psutil.Process(starter.pid).children():
-            child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(starter.pid).children():
+                child.kill()
         for process in (starter, stray, elsewhere):
             process.kill()
             process.wait()
@@ -303,6 +320,33 @@ def test_a_full_disk_is_told_once_all_the_same(home, monkeypatch, capsys):
     assert read(home).looks == 1
     assert look(home, low).new == []
     assert read(home).looks == 4
+
+
+def test_a_server_that_is_there_and_silent_is_ended(home, monkeypatch):
+    """Its process lives and nothing answers: `so8t up` would never notice."""
+    monkeypatch.setattr("so8t.monitor.look.SERVICE_S", 0.0)
+    settings = CALM.model_copy(update={"interval_s": 0.01})
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(command) as server, subprocess.Popen([*command, "up"]) as up, socket.socket() as bound:
+        try:
+            bound.bind(("127.0.0.1", 0))
+            created = psutil.Process(server.pid).create_time()
+            durable.write_json(
+                home / "prefect" / services.SERVER,
+                {"pid": server.pid, "create_time": created, "port": bound.getsockname()[1]},
+            )
+            said = {"pid": up.pid, "boot_id": services.boot_id(), "supervisor": "S"}
+            durable.write_json(home / "prefect" / services.UP, said)
+            assert ("server", "silent") not in standing(look(home, settings)), "it may be starting"
+            for _ in range(3):
+                time.sleep(0.02)
+                report = look(home, settings)
+            assert ("server", "silent") in standing(report)
+            assert [one.subject for one in recover(home, report, settings)] == [f"process {server.pid}"]
+            assert server.wait(10) != 0
+        finally:
+            server.kill()
+            up.kill()
 
 
 def test_a_state_that_cannot_be_read_is_begun_anew(home):
