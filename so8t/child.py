@@ -87,8 +87,13 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
     if code != 0:
         if (hung := hang.found(files["ended"], str(ref), files["log"])) is not None:
             raise hung
-        fault = faults.classify_exit(code, faults.oom_kills() - killed_before, memory.scarce)
-        raise _error(ref, code, fault, files, processes_of(ref, config) > 1)
+        kills = faults.oom_kills() - killed_before
+        fault = faults.classify_exit(code, kills, memory.scarce)
+        # Nobody here asked for a stop: not of what torchrun stops where one of several has ended, nor of what a guard
+        # ends by SIGTERM before the memory is gone.
+        starved = kills > 0 or memory.scarce
+        unasked = faults.Fault.HOST_MEMORY if starved else faults.Fault.CRASH if processes_of(ref, config) > 1 else None
+        raise _error(ref, code, fault, files, unasked)
     planned = plan(ref, config, store)
     found = store.find(ref.step, planned.key)
     if found is None:
@@ -184,36 +189,38 @@ def _environment(ref: Ref, config: Config) -> dict[str, str]:
     }
 
 
-def _error(ref: Ref, code: int, fault: faults.Fault, files: dict[str, Path], together: bool) -> So8tError:
+def _error(
+    ref: Ref, code: int, fault: faults.Fault, files: dict[str, Path], unasked: faults.Fault | None = None
+) -> So8tError:
     """The child's own error where it could still say it, else what its end means (`fault`).
 
-    `together`: torchrun stops the other processes where one has ended, and nobody here asked for that.
+    `unasked` is what a stop means that nobody here asked for; without it a stop is the wish of whoever made it.
     """
     if files["error"].exists():
         told: dict[str, Any] = durable.read_json(files["error"])
-        error = _told(ref, told, files["log"], together)
+        error = _told(ref, told, files["log"], unasked)
         error.fault = error.fault or told["fault"]
         error.endpoint, error.wait_s, error.place = told["endpoint"], told["wait_s"], told["place"]
         return error
-    if code in (130, 143):
+    if code in (130, 143) and unasked is None:
         # It saved and ended while its main thread was still in native code.
         return Interrupted(f"{ref} was stopped; the same command goes on from here", exit_code=code)
     tail = files["log"].read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
     error = StepFailed(
         f"{ref} ended with {describe_exit(code)} ({fault})\nthe end of {files['log']}:\n" + "\n".join(tail)
     )
-    error.fault = fault
+    error.fault = unasked if unasked is not None and fault is faults.Fault.STOPPED else fault
     return error
 
 
-def _told(ref: Ref, told: dict[str, Any], log: Path, together: bool) -> So8tError:
+def _told(ref: Ref, told: dict[str, Any], log: Path, unasked: faults.Fault | None) -> So8tError:
     """The child's error as its own type."""
     kind = getattr(errors, told["type"], StepFailed)
     if issubclass(kind, UserError):
         return kind(told["found"], told["wanted"], told["do"])
-    if issubclass(kind, Interrupted) and together:
-        error = StepFailed(f"{ref}: one of its processes ended; {told['message']}; see {log}")
-        error.fault = faults.Fault.CRASH
+    if issubclass(kind, Interrupted) and unasked is not None:
+        error = StepFailed(f"{ref}: a process of it was ended ({unasked}); {told['message']}; see {log}")
+        error.fault = unasked
         return error
     if issubclass(kind, Interrupted):
         return Interrupted(told["message"], exit_code=told["exit_code"])

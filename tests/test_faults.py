@@ -18,7 +18,7 @@ import torch
 
 from so8t import child, errors
 from so8t.attempt import log_error
-from so8t.faults import POLICIES, Fault, causes, classify, classify_exit, oom_kills
+from so8t.faults import POLICIES, Fault, _counted_kills, _group_files, causes, classify, classify_exit, oom_kills
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,6 +53,8 @@ def site():
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(int(self.path.strip("/")))
+            if self.path == "/429":
+                self.send_header("Retry-After", "7")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -152,6 +154,8 @@ CRASHES = {
     "import ctypes; ctypes.string_at(0)": Fault.CRASH,
     "import sys; sys.exit(7)": Fault.UNKNOWN,
     "import sys; sys.exit(143)": Fault.STOPPED,
+    "import os, signal; os.kill(os.getpid(), signal.SIGTERM)": Fault.KILLED,
+    "import os, signal; os.kill(os.getpid(), signal.SIGHUP)": Fault.KILLED,
 }
 
 
@@ -165,8 +169,17 @@ def test_a_process_that_could_tell_nothing(code, fault):
 def test_what_the_kernel_killed_for_memory(tmp_path):
     counted = tmp_path / "vmstat"
     counted.write_text("nr_free_pages 1\noom_kill 3\noom_kill_x 9\n", encoding="ascii")
-    assert oom_kills(counted) == 3
-    assert oom_kills(tmp_path / "none") == 0
+    none = tmp_path / "none"
+    assert oom_kills(counted, none) == 3
+    assert oom_kills(none, none) == 0
+    groups = tmp_path / "cgroup"
+    groups.write_text("5:cpu,memory:/a\n0::/b/c\n1:pids:/d\n", encoding="ascii")
+    root = Path("/sys/fs/cgroup")
+    assert _group_files(groups) == [root / "memory/a/memory.oom_control", root / "b/c/memory.events"]
+    counted.write_text("low 0\nhigh 2\noom 1\noom_kill 1\noom_group_kill 0\n", encoding="ascii")
+    assert _counted_kills(counted) == 1
+    assert classify_exit(-signal.SIGTERM, scarce=True) is Fault.HOST_MEMORY
+    assert classify_exit(-signal.SIGTERM) is Fault.KILLED
     assert classify_exit(-signal.SIGKILL if os.name != "nt" else 137, oom_kills=1) is Fault.HOST_MEMORY
     assert classify_exit(137, oom_kills=0) is Fault.KILLED
 
@@ -190,8 +203,46 @@ def test_it_crosses_the_process_boundary(error, tmp_path):
 
     files = {"error": tmp_path / "error.json", "log": tmp_path / "log"}
     child.write_error(files["error"], error)
-    told = child._error(Ref("train"), 1, Fault.UNKNOWN, files, together=False)
+    told = child._error(Ref("train"), 1, Fault.UNKNOWN, files)
     assert classify(told) is classify(error)
+
+
+@pytest.mark.parametrize("unasked", [None, Fault.HOST_MEMORY, Fault.CRASH])
+@pytest.mark.parametrize("said", [True, False])
+def test_a_stop_that_nobody_asked_for_is_none(unasked, said, tmp_path):
+    from so8t.step import Ref
+
+    files = {"error": tmp_path / "error.json", "log": tmp_path / "log"}
+    files["log"].write_text("the last line", encoding="utf-8")
+    if said:
+        child.write_error(files["error"], errors.Interrupted("stopped by SIGTERM", exit_code=143))
+    told = child._error(Ref("train"), 143, Fault.STOPPED, files, unasked)
+    assert classify(told) is (unasked or Fault.STOPPED)
+    assert isinstance(told, errors.StepFailed if unasked else errors.Interrupted)
+
+
+def test_who_did_not_answer_and_how_long_it_wants_crosses_too(site, tmp_path):
+    from so8t.faults import evidence
+    from so8t.step import Ref
+
+    files = {"error": tmp_path / "error.json", "log": tmp_path / "log"}
+    error = raised(lambda: httpx2.get(f"{site}/429", trust_env=False).raise_for_status())
+    child.write_error(files["error"], chained(errors.StepFailed("the upload"), error))
+    assert evidence(child._error(Ref("upload"), 1, Fault.UNKNOWN, files)) == {"endpoint": site, "wait_s": 7.0}
+    full = errors.ResourceError("the disk is full")
+    full.place = "/data/x"
+    child.write_error(files["error"], full)
+    assert evidence(child._error(Ref("upload"), 1, Fault.UNKNOWN, files)) == {"place": "/data/x"}
+
+
+def test_every_extra_that_is_named_is_one():
+    from so8t.faults import EXTRAS, missing_package
+
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert [extra for extra in set(EXTRAS.values()) if f"\n{extra} = [" not in text] == []
+    assert missing_package(raised(lambda: __import__("so8t_has_no.such_package"))) == ("so8t_has_no", "")
+    # As it arrives from a child: only its words.
+    assert missing_package(errors.StepFailed("train: No module named 'lm_eval.tasks'")) == ("lm_eval.tasks", "lm-eval")
 
 
 def test_the_attempts_errors_name_it(tmp_path):

@@ -1,4 +1,4 @@
-"""A flow that trains: `python -m tests.faults.walk HOME RUN_ID [a.b=c ...]`, as the pipeline walks, one step long."""
+"""A flow that trains: `python -m tests.faults.walk HOME RUN_ID [a.b=c ...]`, as the pipeline walks, two steps long."""
 
 import sys
 from pathlib import Path
@@ -7,9 +7,9 @@ from prefect import flow
 
 from so8t import fence
 from so8t.config import Config, load_config
-from so8t.wiring import TRAIN
+from so8t.wiring import PREPROCESS, TRAIN
 from tasks.run import remaking, walked
-from tasks.steps import gather, submit
+from tasks.steps import Reference, gather, submit
 from tests.conftest import ROOT
 
 SETTINGS = (
@@ -25,9 +25,15 @@ def config_of(home: Path, settings: list[str]) -> Config:
 
 @flow
 def walk(config: Config) -> None:
-    """Only `train`: what it needs is there."""
+    """Only `train` and its data: what they need is there."""
     with walked(config) as made:
-        remaking(lambda: made.extend(gather([submit(TRAIN, config)])), made)
+        remaking(lambda: steps(config, made), made)
+
+
+def steps(config: Config, made: list[Reference]) -> None:
+    """One after the other."""
+    for ref in (PREPROCESS, TRAIN):
+        made += gather([submit(ref, config)])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Put on PYTHONPATH by a test: the train step's process meets the fault that SO8T_FAULT names, `<kind>:<file>`.
 
-memory      from the first pass of the warm-up on its control group (the file is its folder) may hold 400 MB more, and
-            each sample of a pass takes 52 MB: ten at once are more than that, five are not. The kernel does the rest
+memory      from the first pass of the warm-up on its control group (the file is its folder) may hold 1 GB more, and
+            each sample of a pass takes 130 MB: ten at once are more than that, five are not. The kernel does the rest
 nan         the warm-up's losses are NaN unless the learning rate is lower than the config's
 kill, gpu   the first process ends by SIGKILL, or raises what CUDA raises for a lost device; it makes the file
 package     an import fails
@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-ROOM, SAMPLE = 400_000_000, 52_000_000
+ROOM, SAMPLE = 1_000_000_000, 130_000_000
 
 
 def _install(kind: str, path: Path) -> None:
