@@ -49,7 +49,8 @@ def register(
         name = f"{flow.name}/{deployment['name']}"
         schema = parameter_schema(flow).model_dump_for_openapi()
         known = _known(client, name) if keep else None
-        if known is not None and known.parameter_openapi_schema == schema:
+        same = known is not None and known.description == deployment["description"]
+        if known is not None and same and known.parameter_openapi_schema == schema:
             ids[name] = known.id
             continue
         create = partial(

@@ -50,6 +50,8 @@ def main(options: argparse.Namespace) -> int:
             # The terminal shows our progress; Prefect's own lines stay in the UI.
             os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
             display.say(f"home {home}   UI {server.url} {'(while this runs)' if server.started else '(attached)'}")
+            if config.machine.trackers:
+                display.say(f"numbers, once it trains: so8t dashboard --config {options.config} --home {home}")
             made = _run_flow(options.flow, config, display.sink)
         # The file's keys are sorted; here the steps come in their order.
         summary = durable.read_json(logs / "summary.json") | attempt.summarise(home, made)

@@ -11,7 +11,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from so8t.progress import Metric, lines_of, log_of
 from tasks.show import picture
 
-# Drawing takes about a second, and each update some 40 KB in the server's database.
+# Drawing takes about a second, and each update some 60 KB in the server's database.
 INTERVAL_MIN_S = 30.0
 DESCRIPTIONS = {
     "curves": "reward, KL, loss and the rest by step; newer after a reload",

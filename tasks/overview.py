@@ -24,7 +24,7 @@ from so8t.session import now
 from tasks.show import embed
 
 KEY = "overview"
-# Drawing takes about a second, and an update some 400 KB in the server's database.
+# Drawing takes about a second, and an update some 70 KB in the server's database.
 INTERVAL_MIN_S = 30.0
 STOP_S = 30.0
 # The server is away, or the disk changes under the look: the next look tells it.

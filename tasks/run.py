@@ -7,6 +7,7 @@ from so8t import child, fence
 from so8t.attempt import recorded
 from so8t.config import Config
 from so8t.errors import InputLost, Interrupted
+from so8t.overview import asked
 from so8t.step import NotReady
 from tasks.overview import shown
 from tasks.show import show_recoveries
@@ -21,6 +22,8 @@ def walked(config: Config) -> Iterator[list[Reference]]:
     """Give a list for the references; however the walk ends, it is noted and no child is left behind."""
     with recorded(config.home(), fence.current(), config.notify) as made:
         try:
+            if (session := fence.current()) is not None:
+                asked.note(session.folder, config)
             with shown(config):
                 yield made
         except Interrupted as stop:

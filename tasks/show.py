@@ -1,6 +1,7 @@
 """What a step shows in the Prefect UI: a progress bar while it works, a table of facts when it is done."""
 
 import base64
+import io
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from so8t.step import Ref
 # An update costs 15 ms and 3.5 KB in the server's database.
 INTERVAL_MIN_S = 5.0
 MARKDOWN_BYTES_MAX = 400_000
+# Of a plot: its lines, its grey edges.
+COLOURS = 64
 
 
 def artifact_key(ref: str) -> str:
@@ -151,8 +154,14 @@ def embed(text: str, find: Callable[[str], bytes | None]) -> str:
 
 
 def picture(png: bytes, name: str) -> str:
-    """A PNG picture in Markdown."""
-    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
+    """A PNG picture in Markdown, in few colours: the server keeps every version for days, in its events."""
+    from PIL import Image
+
+    small = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
+        small, "PNG", optimize=True
+    )
+    return f"![{name}](data:image/png;base64,{base64.b64encode(small.getvalue()).decode('ascii')})"
 
 
 def _rows(name: str, value: Any) -> Iterator[dict[str, str]]:

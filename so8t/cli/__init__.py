@@ -30,6 +30,7 @@ class Command:
 COMMANDS = (
     Command("step", "run one step here and now", "so8t.cli.step"),
     Command("status", "what is done, what is missing (changes nothing)", "so8t.cli.status"),
+    Command("dashboard", "a training's numbers live in TensorBoard or trackio, on this machine", "so8t.cli.dashboard"),
     Command("verify", "check every byte of the artifacts against their manifests", "so8t.cli.verify"),
     Command("config", "show, explain or check a config", "so8t.cli.config"),
     Command("plan", "parameters, memory, disk and time of a config, without weights", "so8t.cli.plan"),

@@ -1,11 +1,11 @@
-"""`so8t status`: what is done, running, damaged or missing; reads only."""
+"""`so8t status`: what is done, running, damaged or missing; reads only. Without --config it tells of the newest run's."""
 
 import argparse
 import json
 import sys
 from typing import TYPE_CHECKING
 
-from so8t.cli import add_config_arguments
+from so8t.cli import DEFAULT_CONFIG, add_config_arguments
 from so8t.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,9 +31,12 @@ def main(options: argparse.Namespace) -> int:
     from so8t import recoveries
     from so8t.artifacts import Store
     from so8t.config import load_config
+    from so8t.overview import asked
     from so8t.overview.survey import open_runs, survey
 
     config = load_config(options.config, options.overrides, options.home)
+    if options.config == DEFAULT_CONFIG and not options.overrides:
+        config = asked.newest(config.home()) or config
     if options.watch:
         return _watch(options, config)
     store = Store(config.home())

@@ -39,7 +39,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise _absent("tensorboard", error) from None
+            raise absent("tensorboard", error) from None
         place = folder / "tensorboard" / run
         durable.make_folder(place)
         for path in place.glob("events.out.tfevents.*"):
@@ -69,7 +69,7 @@ class Trackio:
         try:
             import trackio
         except ImportError as error:
-            raise _absent("trackio", error) from None
+            raise absent("trackio", error) from None
         # It greets on standard output, which is the command's own.
         with contextlib.redirect_stdout(io.StringIO()):
             for earlier in _runs(trackio):
@@ -145,9 +145,10 @@ MEASURED = (
 )  # fmt: skip
 
 
-def _absent(package: str, error: ImportError) -> ConfigError:
+def absent(package: str, error: ImportError) -> ConfigError:
+    """What to say where a tracker's package is not installed."""
     return ConfigError(
-        f"machine.trackers names {package}, which cannot be imported ({error})",
+        f"{package} is asked for (machine.trackers, so8t dashboard), and cannot be imported ({error})",
         f"the package {package}",
         f'pip install -c constraints.txt -e ".[{package}]", or leave it out of machine.trackers',
     )

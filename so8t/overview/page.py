@@ -67,7 +67,7 @@ def _steps(lines: list[StepLine]) -> Block:
             done = sum(part.state == "done" for part in parts)
             took = sum(part.seconds or 0.0 for part in parts)
             state = "done" if done == len(parts) else f"{done} of {len(parts)} done"
-            rows.append((name, state, "", "", "", duration(took) if took else ""))
+            rows.append((name, _firm(state), "", "", "", _firm(duration(took)) if took else ""))
             parts = [part for part in parts if part.state not in ("done", "ready", "waiting")]
         rows += [_row(part) for part in parts]
     return Block("table", "", tuple(rows))
@@ -76,14 +76,15 @@ def _steps(lines: list[StepLine]) -> Block:
 def _row(line: StepLine) -> tuple[str, ...]:
     told = line.live
     if told is None:
-        return line.name, line.state, "", line.detail, "", duration(line.seconds)
-    shown = (
-        f"`{bar(told.share, BAR_WIDTH // 2)}` {percent(told.share)}".replace(" ", "\u00a0")
-        if told.share is not None
-        else ""
-    )
+        return line.name, line.state, "", line.detail, "", _firm(duration(line.seconds))
+    shown = _firm(f"`{bar(told.share, BAR_WIDTH // 2)}` {percent(told.share)}") if told.share is not None else ""
     doing = ": ".join(filter(None, (told.message, numbers(told.metrics))))
-    return line.name, line.state, shown, doing, duration(told.eta_s or None), ""
+    return line.name, line.state, shown, doing, _firm(duration(told.eta_s or None)), ""
+
+
+def _firm(text: str) -> str:
+    """Without places where a narrow cell would break it."""
+    return text.replace(" ", "\u00a0")
 
 
 def _training(training: Training) -> list[Block]:

@@ -66,5 +66,7 @@ def test_a_report_is_shown_with_its_pictures(world, tmp_path):
     text = shown(world)["drawn-report"].data
     assert text.startswith("# 日本語")
     encoded = text.split("base64,")[1].split(")")[0]
-    assert base64.b64decode(encoded) == out.getvalue()
+    drawn = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert drawn.size == (4, 4)
+    assert drawn.convert("RGB").getpixel((1, 1)) == (255, 0, 0)
     assert "![](absent.png)" in text

@@ -14,6 +14,7 @@ from so8t.artifacts import Store
 from so8t.benchmark.page import markdown
 from so8t.config import load_config
 from so8t.loop.checkpoint import Checkpoints, Snapshot
+from so8t.overview import asked
 from so8t.overview.gather import gather
 from so8t.overview.live import newest_of
 from so8t.overview.page import CURVES, blocks, pictures
@@ -23,7 +24,7 @@ from so8t.overview.words import bar, duration, percent, size, sparkline
 from so8t.progress import lines_of, log_of
 from so8t.session import SessionFile
 from so8t.step import Ref, execute, plan
-from tests.conftest import ROOT
+from tests.conftest import ROOT, command
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_the_page_tells_it_all(seen):
     assert "1 of " in text
     assert "now collect.source[tones] 25 %, about 18 s left" in text
     assert "| collect.source[tones] | running | `" in text
-    assert "making tones: rows 3 | 18 s |" in text
+    assert "making tones: rows 3 | 18\u00a0s |" in text
     assert "| train | GPU out of memory | halved the micro-batch | 16 to 8 | went on |" in text
     assert "| warmup.micro_batch | 8 |" in text
 
@@ -199,3 +200,17 @@ def test_a_training_is_told_of_with_its_curves(tmp_path):
     assert "| rolling-7 | 7 | 01-01 00:16:47 |" in text
     assert f"![{CURVES}]({CURVES})" in text
     assert pictures(found)[CURVES].startswith(b"\x89PNG")
+
+
+def test_the_config_of_the_newest_run_is_known_without_being_named(tmp_path):
+    assert asked.newest(tmp_path) is None
+    config = load_config(ROOT / "configs" / "smoke.yaml", ["base.steps=5"], tmp_path / "moved_since")
+    asked.note(SessionFile.open(tmp_path, "run-00000000-0000-0000-0000-000000000001", "run").folder, config)
+    found = asked.newest(tmp_path)
+    assert found.home() == tmp_path
+    assert found.base.steps == 5
+    assert found.model_dump(exclude={"machine": {"home"}}) == config.model_dump(exclude={"machine": {"home"}})
+    told = command("status", home=tmp_path)
+    assert told.code == 0
+    # The demo's own default has two quantizations, this config one.
+    assert "bake.quantize[Q4_K_M]" not in told.out
