@@ -52,9 +52,7 @@ def look(config: Config, last: Ref) -> Report:
         *([pins] if (pins := hub.check_pins(scene)) else []),
         hub.check_licence(scene, answer),
     ]
-    shrinks = config.preflight.shrink and choice is not None
-    fits = choice is None or (choice.fits and (shrinks or not choice.changes))
-    return Report(findings, noted(choice.changes) if shrinks and choice else {}, fits)
+    return Report(findings, noted(choice.changes) if choice else {}, choice is None or choice.fits)
 
 
 def other_profiles(path: Path, overrides: Sequence[str], home: Path | None, last: Ref) -> Finding:
@@ -76,7 +74,10 @@ def _choice(scene: Scene) -> Choice | None:
     """None where no training is left, or nothing tells its shapes."""
     if scene.shapes is None or not any(scene.leaves(step) for step in TRAININGS):
         return None
-    return choose(scene.shapes, scene.machine.gpu_bytes, scene.machine.memory_bytes)
+    choice = choose(scene.shapes, scene.machine.gpu_bytes, scene.machine.memory_bytes)
+    if choice.changes and not scene.config.preflight.shrink:
+        return Choice({}, choice.before, choice.before, fits=False)
+    return choice
 
 
 def _gpu_memory(scene: Scene, choice: Choice | None, card: gpu.Card | None) -> list[Finding]:

@@ -22,7 +22,8 @@ def check(scene: Scene, choice: Choice | None) -> Finding:
     bound = f" (a control group allows {gib(limit)})" if limit < total else ""
     found = f"{gib(min(free, limit))} of {gib(total)} available{bound}{swap}"
     if choice is None:
-        return _judge_floor(found, min(free, limit))
+        unknown = f"; what the training needs is not known: {scene.unknown}" if scene.shapes is None else ""
+        return _judge_floor(found + unknown, min(free, limit))
     need = choice.after.host_bytes
     found += f"; the training needs {gib(need)} ({choice.after.phase})"
     if need > limit:

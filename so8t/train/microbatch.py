@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 
 from so8t.loop import ranks
 from so8t.plan.geometry import of_json, tower_of
+from so8t.plan.hardware import memory_limit
 from so8t.plan.memory import TEXT_TOKENS, Need, Shapes, fitting
 from so8t.train.config import Train
 
@@ -27,5 +27,5 @@ def first_size(
     geometry = of_json(base.to_dict(), "the base")
     tower, on_gpu = tower_of(config.vision, geometry), device.type == "cuda"
     shapes = Shapes.of(config, geometry, tower, on_gpu, TEXT_TOKENS + tower.tokens)
-    room = torch.cuda.get_device_properties(device).total_memory if on_gpu else psutil.virtual_memory().total
+    room = torch.cuda.get_device_properties(device).total_memory if on_gpu else memory_limit()
     return ranks.agreed(fitting(shapes, need, most, room))

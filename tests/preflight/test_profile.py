@@ -77,6 +77,23 @@ def test_on_a_cpu_main_memory_decides(scene):
     assert choice.after.host_bytes <= 14 * GIB < choice.before.host_bytes
 
 
+def test_who_wants_no_change_gets_none_and_is_warned(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "detect", lambda home: hardware.Machine("", 0, 14 * GIB, 1 << 40, 8))
+    monkeypatch.setattr(memory, "memory_limit", lambda: 14 * GIB)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    settings = FIXED
+
+    def report(*more):
+        return look.look(load_config(BOREA, [*settings, *more], tmp_path), LASTS["pipeline"])
+
+    taken, left = report(), report("preflight.shrink=false")
+    assert list(taken.overrides) == ["machine.micro_batch_max"]
+    assert taken.fits
+    assert (left.overrides, left.fits) == ({}, False)
+    said = {one.check: one for one in left.findings}["memory"]
+    assert (said.state, "by itself" in said.do) == ("warn", False)
+
+
 def test_a_profile_of_the_file_that_fits_is_named(tmp_path, monkeypatch):
     card = hardware.Machine("RTX 3060", 12 * GIB, 64 * GIB, 1 << 40, 8)
     monkeypatch.setattr(prepared, "detect", lambda home: card)
