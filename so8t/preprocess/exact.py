@@ -5,19 +5,22 @@ one order of all n-grams, two sets with a Jaccard of at least t share one of the
 rare ones first few texts meet. The order is by how often an n-gram's hash occurs, then by the hash; a candidate's Jaccard
 is counted on strings. Shapes: N rows, G distinct n-grams of a text, P postings, M meetings.
 
-Postings are made one range of hashes at a time, so memory is bounded by PASS_BYTES and a few numbers a row, not by the
-texts; each further range is one more reading of all texts.
+Texts are read twice, to count n-grams and to make postings, which are sorted on disk; what is held is one size a row and
+what the constants below bound.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
+from so8t.preprocess.postings import Postings
+
 GRAM = 5
-COUNTERS = 1 << 26  # of one byte; n-grams that share one are only ordered otherwise, and looked at in vain
-PASS_BYTES, POSTING_BYTES = 64 << 20, 12  # a posting is a hash and a row
-MEETINGS_HELD, BLOCK, GRAMS_HELD = 1 << 22, 20_000, 1024
+COUNTERS = 1 << 25  # of one byte; n-grams that share one are only ordered otherwise, and looked at in vain
+MEETINGS_HELD, BLOCK, GRAMS_HELD = 1 << 20, 10_000, 1024
+ARRAY = 16  # meetings take the place of an array's own 128 bytes
 _MULTIPLIERS = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5, 0xFF51AFD7ED558CCD], np.uint64
 )
@@ -26,30 +29,33 @@ Keys = Callable[[], Iterable[tuple[int, str]]]  # (row, compare key) of each tex
 Some = Callable[[np.ndarray], dict[int, str]]  # compare keys of some rows
 
 
-def near(keys: Keys, some: Some, splits_N: np.ndarray, threshold: float) -> Iterator[tuple[int, int, float]]:
-    """(row, later row, Jaccard) of each pair whose splits differ, in order."""
-    counts, sizes_N, most = np.zeros(COUNTERS, np.uint8), np.zeros(len(splits_N), np.int32), 0
+def near(
+    keys: Keys, some: Some, splits_N: np.ndarray, threshold: float, folder: Path | None = None
+) -> Iterator[tuple[int, int, float]]:
+    """(row, later row, Jaccard) of each pair whose splits differ, in order. `folder` is where postings may lie meanwhile."""
+    found: dict[tuple[int, int], float] = {}
+    with Postings(folder) as postings:
+        sizes_N = _fill(postings, keys, len(splits_N), threshold)
+        for met_M in _meetings(postings.parts(), splits_N, sizes_N, threshold):
+            found.update(_verified(met_M, some, len(splits_N), threshold))
+    for (one, other), jaccard in sorted(found.items()):
+        yield one, other, jaccard
+
+
+def _fill(postings: Postings, keys: Keys, rows: int, threshold: float) -> np.ndarray:
+    """Add each text's looked-at n-grams, save those that only one text has; gives how many each text has, int32 [N]."""
+    counts, sizes_N = np.zeros(COUNTERS, np.uint8), np.zeros(rows, np.int32)
     for row, key in keys():
         hashes_G = hashes(key)
         slots = hashes_G % np.uint64(COUNTERS)
         counts[slots] = np.minimum(counts[slots], 254) + 1
         sizes_N[row] = len(hashes_G)
-        most += prefix(len(hashes_G), threshold)
-    # How many n-grams are not a single text's is only known once the first range has been read.
-    ranges = _passes(most)
-    first, postings = _postings(keys, counts, threshold, ranges, np.array([0]))
-    found: dict[tuple[int, int], float] = {}
-
-    def look(part: tuple[np.ndarray, np.ndarray]) -> None:
-        for met_M in _meetings(part, splits_N, sizes_N, threshold):
-            found.update(_verified(met_M, some, len(splits_N), threshold))
-
-    look(first)
-    for part in np.array_split(np.arange(1, ranges), min(_passes(postings), max(1, ranges - 1))):
-        if len(part):
-            look(_postings(keys, counts, threshold, ranges, part)[0])
-    for (one, other), jaccard in sorted(found.items()):
-        yield one, other, jaccard
+    for row, key in keys():
+        hashes_G = hashes(key)
+        counts_G = counts[hashes_G % np.uint64(COUNTERS)]
+        order = np.lexsort((hashes_G, counts_G))[: prefix(len(hashes_G), threshold)]
+        postings.add(hashes_G[order[counts_G[order] > 1]], row)
+    return sizes_N
 
 
 def _verified(met_M: np.ndarray, some: Some, rows: int, threshold: float) -> Iterator[tuple[tuple[int, int], float]]:
@@ -84,60 +90,37 @@ def hashes(key: str) -> np.ndarray:
     return np.unique(mixed_G ^ (mixed_G >> np.uint64(29)))
 
 
-def _passes(postings: int) -> int:
-    return max(1, -(-postings * POSTING_BYTES // PASS_BYTES))
-
-
-def _postings(
-    keys: Keys, counts: np.ndarray, threshold: float, ranges: int, part: np.ndarray
-) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-    """((hashes [P], rows [P]) of the prefixes' n-grams in some ranges, by hash, then by row; how many are in all ranges).
-
-    What only one text has meets nothing and is left out.
-    """
-    found, rows, every = [np.empty(0, np.uint64)], [np.empty(0, np.int32)], 0
-    wanted = np.isin(np.arange(ranges), part)
-    for row, key in keys():
-        hashes_G = hashes(key)
-        counts_G = counts[hashes_G % np.uint64(COUNTERS)]
-        order = np.lexsort((hashes_G, counts_G))[: prefix(len(hashes_G), threshold)]
-        looked_at = hashes_G[order[counts_G[order] > 1]]
-        every += len(looked_at)
-        looked_at = looked_at[wanted[(looked_at % np.uint64(ranges)).astype(np.int64)]]
-        found.append(looked_at)
-        rows.append(np.full(len(looked_at), row, np.int32))
-    hashes_P, rows_P = np.concatenate(found), np.concatenate(rows)
-    order = np.argsort(hashes_P, kind="stable")
-    return (hashes_P[order], rows_P[order]), every
-
-
 def _meetings(
-    postings: tuple[np.ndarray, np.ndarray], splits_N: np.ndarray, sizes_N: np.ndarray, threshold: float
+    parts: Iterable[tuple[np.ndarray, np.ndarray]], splits_N: np.ndarray, sizes_N: np.ndarray, threshold: float
 ) -> Iterator[np.ndarray]:
     """Rows of different splits that share a looked-at n-gram and whose sizes allow the bound: first * N + second [M].
 
     What does not fit into memory at once comes in parts, in which a pair may come again.
     """
-    hashes_P, rows_P = postings
-    if not len(rows_P):
-        return
+    waiting: list[np.ndarray] = []
+    held = 0
+    for hashes_P, rows_P in parts:
+        for rows in _mixed(hashes_P, rows_P, splits_N):
+            for place, row in enumerate(rows[:-1]):
+                others = rows[place + 1 :]
+                others = others[splits_N[others] != splits_N[row]]
+                sizes = sizes_N[others]
+                others = others[np.minimum(sizes, sizes_N[row]) >= threshold * np.maximum(sizes, sizes_N[row]) - 1e-9]
+                waiting.append(row.astype(np.int64) * len(splits_N) + others)
+                held += len(others) + ARRAY
+                if held > MEETINGS_HELD:
+                    waiting = [np.unique(np.concatenate(waiting))]
+                    if len(waiting[0]) > MEETINGS_HELD // 2:
+                        yield waiting.pop()
+                    held = sum(map(len, waiting))
+    if waiting:
+        yield np.unique(np.concatenate(waiting))
+
+
+def _mixed(hashes_P: np.ndarray, rows_P: np.ndarray, splits_N: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of each hash that stands in more than one split, ascending."""
     starts = np.flatnonzero(np.concatenate([[True], hashes_P[1:] != hashes_P[:-1]]))
     ends, splits_P = np.append(starts[1:], len(rows_P)), splits_N[rows_P]
     mixed = np.minimum.reduceat(splits_P, starts) != np.maximum.reduceat(splits_P, starts)
-    waiting: list[np.ndarray] = []
-    held = 0
     for start, end in zip(starts[mixed].tolist(), ends[mixed].tolist(), strict=True):
-        for place in range(start, end - 1):
-            row, others = rows_P[place], rows_P[place + 1 : end]
-            others = others[splits_N[others] != splits_N[row]]
-            sizes = sizes_N[others]
-            others = others[np.minimum(sizes, sizes_N[row]) >= threshold * np.maximum(sizes, sizes_N[row]) - 1e-9]
-            waiting.append(row.astype(np.int64) * len(splits_N) + others)
-            held += len(others)
-            if held > MEETINGS_HELD:
-                waiting = [np.unique(np.concatenate(waiting))]
-                if len(waiting[0]) > MEETINGS_HELD // 2:
-                    yield waiting.pop()
-                held = sum(map(len, waiting))
-    if waiting:
-        yield np.unique(np.concatenate(waiting))
+        yield rows_P[start:end]

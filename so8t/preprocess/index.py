@@ -5,6 +5,7 @@ Some 60 bytes a row are held, and its id. The rest is read from the shards, one 
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from so8t.records import Record, Split
 
 NONE = -1
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+TEXTS_READ = 1024  # at a time
 
 
 class Texts:
@@ -64,10 +66,11 @@ class Index:
     and `reasons` are filled in by the joins; `earlier`, the splits of an earlier artifact, before them.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], work: Path | None = None) -> None:
+        """`work`: a folder for what is too much for memory; None: the system's own for such."""
         import pyarrow.parquet as pq
 
-        self.folders = list(folders)
+        self.folders, self.work = list(folders), work
         counts = [pq.read_metadata(folder / "index.parquet").num_rows for folder in self.folders]
         self.starts = np.cumsum([0, *counts])
         self.rows = int(self.starts[-1])
@@ -107,7 +110,15 @@ class Index:
 
     def column(self, name: str) -> np.ndarray:
         """One number a row, [N]."""
-        return np.asarray(self._arrow(name).to_numpy())
+        import pyarrow.parquet as pq
+
+        whole_N: np.ndarray | None = None
+        for folder, start, end in zip(self.folders, self.starts[:-1], self.starts[1:], strict=True):
+            part = pq.read_table(folder / "index.parquet", columns=[name]).column(name).to_numpy()
+            whole_N = np.empty(self.rows, part.dtype) if whole_N is None else whole_N
+            whole_N[start:end] = part
+        assert whole_N is not None
+        return whole_N
 
     def precedence(self) -> np.ndarray:
         """The rows in the order in which they make way for one another, last first: those of the earlier artifact lead."""
@@ -128,12 +139,12 @@ class Index:
         found_N[order] = order[np.flatnonzero(begins)][np.cumsum(begins) - 1]
         return found_N
 
-    def places(self, rows: np.ndarray) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
+    def places(self, rows: np.ndarray) -> Iterator[tuple[Path, slice, np.ndarray]]:
         """(shard, which of the given ascending rows lie in it, their places in it)."""
-        shards = np.searchsorted(self.starts, rows, side="right") - 1
-        for number in np.unique(shards).tolist():
-            where = np.flatnonzero(shards == number)
-            yield self.folders[number], where, rows[where] - self.starts[number]
+        edges = np.searchsorted(rows, self.starts).tolist()
+        for number, (first, last) in enumerate(pairwise(edges)):
+            if first < last:
+                yield self.folders[number], slice(first, last), rows[first:last] - self.starts[number]
 
     def values(self, rows: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """Columns of numbers of some ascending rows, float64 [rows, names]."""
@@ -146,15 +157,22 @@ class Index:
                 found[where, place] = table.column(name).to_numpy()[local]
         return found
 
-    def texts(self, rows: np.ndarray, name: str = "keys", column: str = "key") -> dict[int, Any]:
-        """By row number what another file of the shards holds of some ascending rows: compare keys or thumbnails."""
+    def texts(self, rows: np.ndarray, name: str = "keys", column: str = "key") -> Iterator[tuple[int, Any]]:
+        """(row, what another file of the shards holds of it: a compare key, a thumbnail) of some ascending rows."""
         import pyarrow.parquet as pq
 
-        found: dict[int, Any] = {}
         for folder, where, local in self.places(rows):
-            part = pq.read_table(folder / f"{name}.parquet", columns=[column]).column(column).take(local)
-            found.update(zip(rows[where].tolist(), part.to_pylist(), strict=True))
-        return found
+            first, start = where.start, 0
+            # A shard's texts are one row group: buffered, its pages are read one after the other.
+            file = pq.ParquetFile(folder / f"{name}.parquet", buffer_size=1 << 20)
+            for batch in file.iter_batches(TEXTS_READ, columns=[column], use_threads=False):
+                here = local[np.searchsorted(local, start) : np.searchsorted(local, start + len(batch))] - start
+                yield from zip(
+                    rows[first : first + len(here)].tolist(), batch.column(0).take(here).to_pylist(), strict=True
+                )
+                first, start = first + len(here), start + len(batch)
+                if first == where.stop:
+                    break
 
     def records(self, rows: np.ndarray) -> list[Record]:
         """Some ascending rows, masked."""

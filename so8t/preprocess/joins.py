@@ -60,7 +60,7 @@ def near_texts(index: Index, threshold: float) -> list[Pair]:
     pairs: list[Pair] = []
     for block in np.unique(shards_P2, axis=0):
         here_P2 = found_P2[(shards_P2 == block).all(axis=1)]
-        keys = index.texts(np.unique(here_P2))
+        keys = dict(index.texts(np.unique(here_P2)))
         pairs += duplicates.verified(here_P2, keys.__getitem__, threshold)
     return sorted(pairs)
 
@@ -78,7 +78,7 @@ def near_media(index: Index) -> list[Pair]:
 
     def thumbnails(places: np.ndarray) -> dict[int, np.ndarray]:
         found = index.texts(seen[places], "looks", "thumbnail")
-        return {int(place): np.frombuffer(found[int(seen[place])], np.uint8) for place in places}
+        return {int(place): np.frombuffer(bits, np.uint8) for place, (_, bits) in zip(places, found, strict=True)}
 
     for pair in media.look_alike(bits_N2, thumbnails):
         first, second = int(seen[pair.first]), int(seen[pair.second])

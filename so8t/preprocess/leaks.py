@@ -12,7 +12,6 @@ import numpy as np
 from so8t.preprocess import exact
 from so8t.preprocess.index import NONE, SPLITS, Index
 
-BLOCK = 20_000  # texts in memory at a time
 Leak = tuple[int, int, float]  # row, later row, Jaccard
 Regroup = Callable[[list[Leak]], None]  # takes them as pairs and places all rows
 
@@ -20,9 +19,8 @@ Regroup = Callable[[list[Leak]], None]  # takes them as pairs and places all row
 def near(index: Index, threshold: float, kinds_N: np.ndarray | None = None) -> Iterator[Leak]:
     """All texts of different kinds, by default splits, that are as near as `threshold` or nearer, in order."""
     texts = np.flatnonzero(index.text_N & (index.split_N != NONE))
-    return exact.near(
-        lambda: _keys(index, texts), index.texts, index.split_N if kinds_N is None else kinds_N, threshold
-    )
+    kinds_N = index.split_N if kinds_N is None else kinds_N
+    return exact.near(lambda: index.texts(texts), lambda rows: dict(index.texts(rows)), kinds_N, threshold, index.work)
 
 
 def remove(index: Index, threshold: float, regroup: Regroup | None = None) -> None:
@@ -82,8 +80,3 @@ def _equal(index: Index) -> Iterator[Leak]:
         yield from ((other, row, 1.0) for other in earlier if index.split_N[other] != index.split_N[row])
         if all(index.split_N[other] != index.split_N[row] for other in earlier):
             earlier.append(row)  # three at most
-
-
-def _keys(index: Index, rows: np.ndarray) -> Iterator[tuple[int, str]]:
-    for start in range(0, len(rows), BLOCK):
-        yield from index.texts(rows[start : start + BLOCK]).items()

@@ -1,16 +1,12 @@
 """The data card as one picture: matplotlib on Agg, ASCII labels, the same bytes for the same numbers."""
 
 import io
-from typing import Any
-
-import matplotlib as mpl
+from typing import TYPE_CHECKING, Any
 
 from so8t.preprocess.index import SPLITS
 
-mpl.use("Agg")
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # No name or date of the program in the file; fonts come with matplotlib.
 SAVE: dict[str, Any] = {"format": "png", "dpi": 100, "metadata": {"Software": None}}
@@ -21,6 +17,12 @@ BY_SPLIT = (("class", "class (text only)"), ("modality", "modality"), ("language
 
 def draw(whole: dict[str, Any]) -> bytes:
     """PNG bytes: rows, reasons of removal, licences, and class, modality and language by split."""
+    # 40 MB, needed when all else is done.
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         panels = figure.subplots(2, 3).flat
@@ -33,7 +35,7 @@ def draw(whole: dict[str, Any]) -> bytes:
         return buffer.getvalue()
 
 
-def _bars(axes: Axes, title: str, counts: dict[str, int]) -> None:
+def _bars(axes: "Axes", title: str, counts: dict[str, int]) -> None:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     if len(ordered) > BARS_MAX:
         rest = ordered[BARS_MAX - 1 :]
@@ -45,7 +47,7 @@ def _bars(axes: Axes, title: str, counts: dict[str, int]) -> None:
     axes.margins(x=0.15)
 
 
-def _stacked(axes: Axes, title: str, by_split: dict[str, dict[str, int]]) -> None:
+def _stacked(axes: "Axes", title: str, by_split: dict[str, dict[str, int]]) -> None:
     names = sorted({name for counts in by_split.values() for name in counts})
     left = [0] * len(SPLITS)
     for place, name in enumerate(names):

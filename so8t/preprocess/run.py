@@ -35,16 +35,19 @@ SHOWN = (
 
 def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     """See the module. The same rows in any order, in shards of any size, give the same files."""
+    import pyarrow as pa
+
     done = iter(range(PHASES))
 
     def say(message: str) -> None:
+        pa.default_memory_pool().release_unused()  # Arrow would keep it for tables of its own
         progress.update(next(done), PHASES, message)
 
     parts = [
         inputs[f"shard.{number}"]
         for number in range(shards_of(inputs["collected"].path / "records.parquet", config.shard_rows))
     ]
-    index = Index([part.path for part in parts])
+    index = Index([part.path for part in parts], out)
     answers = review.read_answers(config.human_labels) if config.human_labels else {}
     people = _answered(index, answers)
     kept = earlier.read(config.splits_of, index) if config.splits_of else 0

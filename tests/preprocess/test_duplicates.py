@@ -205,7 +205,7 @@ def test_real_minimal_pairs_of_opposite_classes_are_kept_and_grouped(tmp_path):
     for each in (before, index):
         joins.join(each, CONFIG, lambda _: None)
         # Every pair, by another way than the one that made the groups: as if each row had a split of its own.
-        keys = each.texts(np.arange(each.rows))
+        keys = dict(each.texts(np.arange(each.rows)))
         near = exact.near(keys.items, lambda rows, keys=keys: keys, np.arange(each.rows), CONFIG.same_group)
         opposite = [pair[:2] for pair in near if each.label_N[pair[0]] != each.label_N[pair[1]]]
         assert len(opposite) >= 1800
