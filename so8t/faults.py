@@ -211,7 +211,8 @@ def evidence(error: BaseException) -> dict[str, Any]:
 def origin(url: str) -> str:
     """Scheme, host and port of an address: a name or a password in it goes nowhere."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
 def without_password(text: str) -> str:

@@ -235,6 +235,14 @@ def test_who_did_not_answer_and_how_long_it_wants_crosses_too(site, tmp_path):
     assert evidence(child._error(Ref("upload"), 1, Fault.UNKNOWN, files)) == {"place": "/data/x"}
 
 
+def test_an_address_without_its_secrets():
+    from so8t.faults import origin, without_password
+
+    assert origin("https://me:hush@hub.example/api?token=x") == "https://hub.example"
+    assert origin("http://me:hush@[::1]:8080/y") == "http://[::1]:8080"
+    assert without_password("for url 'http://me:hush@host/x'") == "for url 'http://host/x'"
+
+
 def test_every_extra_that_is_named_is_one():
     from so8t.faults import EXTRAS, missing_package
 

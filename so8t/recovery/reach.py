@@ -21,7 +21,7 @@ def refusal(endpoint: str) -> tuple[str, float] | None:
 
     try:
         answer = httpx.get(endpoint, timeout=TIMEOUT_S, follow_redirects=False)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"{type(error).__name__}: {error}".rstrip(": "), 0.0
     if answer.status_code in BUSY or answer.status_code >= 500:
         return f"it answers {answer.status_code}", asked_s(answer.headers.get("Retry-After")) or 0.0
