@@ -114,7 +114,7 @@ def hash_json(value: object) -> str:
 def hash_file(path: Path) -> str:
     """sha256 of a file, read in pieces."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with durable.retry_sharing(lambda: path.open("rb")) as file:
         while chunk := file.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -160,8 +160,13 @@ def _wait(
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ask the child to save and stop; kill it after the grace."""
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM if os.name != "nt" else getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+    if os.name == "nt":
+        # SIGTERM is TerminateProcess there, and Ctrl+Break reaches only who shares a console: the child sees the end of
+        # its standard input and does what SIGTERM does elsewhere.
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # type: ignore[union-attr]
+    else:
+        process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_GRACE_S)
     except subprocess.TimeoutExpired:

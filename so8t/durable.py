@@ -31,6 +31,8 @@ TMP_SUFFIX = ".tmp"
 _TEMPORARY = re.compile(r"(\.[0-9a-f]{8})?\.tmp$")
 # A writer that was killed leaves its temporary file; no write takes this long.
 STALE_S = 24 * 3600.0
+# Names that Windows keeps for devices, whatever stands behind their first dot.
+WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION, ERROR_LOCK_VIOLATION: a virus scanner,
 # an indexer or a reader holds the file for an instant.
 SHARING_WINERRORS = frozenset({5, 32, 33})
@@ -38,7 +40,11 @@ SHARING_RETRY_S = 4.0
 
 
 def retry_sharing(action: Callable[[], T]) -> T:
-    """Run `action`, retrying Windows sharing violations and interrupted calls for a bounded time."""
+    """Run `action`, retrying Windows sharing violations and interrupted calls for a bounded time.
+
+    `open` goes through the C runtime there, whose errors have no winerror: a refusal may be a violation or a missing
+    right, and is repeated too.
+    """
     deadline = time.monotonic() + SHARING_RETRY_S
     pause_s = 0.01
     while True:
@@ -46,11 +52,13 @@ def retry_sharing(action: Callable[[], T]) -> T:
             return action()
         except OSError as error:
             # Python repeats most interrupted calls itself, but neither rename nor mkdir.
-            passing = isinstance(error, InterruptedError) or getattr(error, "winerror", None) in SHARING_WINERRORS
+            code = getattr(error, "winerror", None)
+            refused_open = os.name == "nt" and code is None and isinstance(error, PermissionError)
+            passing = isinstance(error, InterruptedError) or code in SHARING_WINERRORS or refused_open
             if not passing or time.monotonic() >= deadline:
                 raise
         time.sleep(pause_s)
-        pause_s = min(pause_s * 2, 0.5)
+        pause_s = min(pause_s * 2, 0.1)
 
 
 if sys.platform == "win32":
@@ -117,7 +125,11 @@ else:
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it that are missing, each durable in the one that holds it."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    retry_sharing(lambda: folder.mkdir(parents=True, exist_ok=True))
+    try:
+        retry_sharing(lambda: folder.mkdir(parents=True, exist_ok=True))
+    except FileExistsError as error:
+        # Windows finds no path below a file, so the parents are made in turn, up to the file; elsewhere it is ENOTDIR.
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from error
     for made in reversed(missing):
         fsync_folder(made.parent)
 
@@ -228,8 +240,8 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a UTF-8 JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a UTF-8 JSON file, also while another process renames a newer one over it."""
+    return json.loads(retry_sharing(lambda: path.read_text(encoding="utf-8")))
 
 
 _GOES_ON = "then run the same command: it goes on from here"

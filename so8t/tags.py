@@ -29,6 +29,11 @@ def add(home: Path, tag: str, names: list[str]) -> list[str]:
     """Tag artifacts (`<step>/<key>` or the beginning of it), or all of the newest completed run; gives their whole names."""
     if not NAME.fullmatch(tag):
         raise InputError(f"{tag!r} is no tag", "letters, digits, dot, dash and underscore, at most 64")
+    if durable.WINDOWS_DEVICES.fullmatch(tag):
+        raise InputError(f"{tag!r} is a device on Windows, not a file", "another name")
+    # Windows and macOS have one file for both, and what the older one keeps would be removed.
+    if clash := [name for name in read(home) if name != tag and name.casefold() == tag.casefold()]:
+        raise InputError(f"there is a tag {clash[0]!r} already", "a name that differs by more than case")
     folders = [f"{folder.parent.name}/{folder.name}" for folder in Store(home).folders()]
     chosen = [_whole(name, folders) for name in names] if names else _newest_run(home)
     durable.write_json(home / "tags" / f"{tag}.json", {"artifacts": sorted(set(chosen)), "time": now()})

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from so8t import durable
 from so8t.artifacts import Artifact, check_hashes, hash_file
 from so8t.errors import DamagedArtifact, StepFailed
 from so8t.progress import Progress
@@ -59,7 +60,6 @@ SUFFIXES = frozenset(
 BARE_NAMES = frozenset({"LICENSE", "Modelfile", "NOTICE", "SHA256SUMS"})
 # Safe on every file system that may hold a copy, and in a URL.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-WINDOWS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def check_entries(entries: list[Entry]) -> None:
     times = Counter(entry.path.casefold() for entry in entries)
     for entry in entries:
         path = PurePosixPath(entry.path)
-        if not all(NAME.fullmatch(part) and not WINDOWS_DEVICES.fullmatch(part) for part in path.parts):
+        if not all(NAME.fullmatch(part) and not durable.WINDOWS_DEVICES.fullmatch(part) for part in path.parts):
             faults.append(f"{entry.path}: not a portable path")
         if path.suffix.lower() not in SUFFIXES and path.name not in BARE_NAMES:
             faults.append(f"{entry.path}: files of this type are not published")

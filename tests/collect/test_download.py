@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -217,7 +216,7 @@ def test_killed_anywhere_it_fetches_less_than_a_part_again(kills, hub, tmp_path)
         while child.poll() is None and (part.stat().st_size if part.exists() else 0) < wanted:
             time.sleep(0.002)
         killed += child.poll() is None
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
     assert killed == kills
     hub.may_end.set()

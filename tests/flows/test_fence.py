@@ -88,7 +88,8 @@ def test_the_lock_falls_with_its_process(tmp_path):
             process.send_signal(how)
             process.wait()
             assert fence.is_free(tmp_path, RUN)
-    assert list((tmp_path / "locks").glob(f"run-{RUN.replace('-', '')}.lock"))
+    # Windows unlinks no file that somebody has open, so there it may go.
+    assert os.name == "nt" or list((tmp_path / "locks").glob(f"run-{RUN.replace('-', '')}.lock"))
 
 
 def test_a_run_of_this_process_is_not_free(tmp_path):

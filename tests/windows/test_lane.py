@@ -1,0 +1,143 @@
+"""The Windows lane: the project's tests that need no torch, run by a Windows CPython under Wine."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.windows import lane, packages
+
+TIMEOUT_S = 1500.0
+# In every test run: what a power cut and a reader can do to files and state, seconds each.
+SHORT = (
+    "tests/windows/test_on_files.py",
+    "tests/windows/test_on_system.py",
+    "tests/test_durable.py",
+    "tests/test_session.py",
+    "tests/flows/test_resumption.py",
+    "tests/autostart/test_task_rules.py",
+)
+# By hand (`pytest -m soak tests/windows`): what starts many processes.
+LONG = (
+    "tests/windows/test_on_commands.py",
+    "tests/windows/test_on_flow.py",
+    "tests/test_artifacts.py",
+    "tests/test_attempt.py",
+    "tests/test_config.py",
+    "tests/test_notify.py",
+    "tests/test_thinking.py",
+    "tests/autostart/test_command.py",
+    "tests/autostart/test_windows.py",
+    "tests/collect/test_download.py",
+    "tests/collect/test_licence.py",
+    "tests/flows/test_fence.py",
+    "tests/serve/test_audit.py",
+    "tests/upload/test_retry.py",
+)
+# What Wine lacks, by test; all else of these files must pass.
+NOT_IN_WINE = {
+    "tests/autostart/test_command.py::test_a_broken_config_does_not_hide_the_entry": "whoami /user",
+    "tests/autostart/test_command.py::test_the_doctor_speaks_of_it": "whoami /user",
+    "tests/autostart/test_command.py::test_two_homes_have_two_names_and_one_home_has_one": "names a POSIX path's hash",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file's tests."""
+
+    passed: int
+    skipped: int
+    failures: tuple[str, ...]
+
+
+def _ready() -> lane.Lane:
+    if missing := lane.lacking():
+        pytest.skip(f"the Windows lane did not run: this machine lacks {'; '.join(missing)}")
+    windows = lane.Lane(lane.folder())
+    if pieces := windows.missing():
+        pytest.skip(f"the Windows lane did not run: {windows.place} lacks {', '.join(pieces)}; {lane.COMMAND}")
+    return windows
+
+
+def _run(files: tuple[str, ...], folder: Path, *options: str) -> dict[str, Outcome]:
+    """One pytest in Wine for all files; the outcome by file."""
+    windows, report, output = _ready(), folder / "report.xml", folder / "output.txt"
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    places = {name: lane.windows_path(temporary) for name in ("TMP", "TEMP")}
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    arguments += [f"--deselect={test}" for test in NOT_IN_WINE]
+    arguments += ["--junitxml", lane.windows_path(report), "--basetemp", lane.windows_path(folder / "base"), *files]
+    try:
+        code = windows.run(arguments, output, TIMEOUT_S, places)
+    except subprocess.TimeoutExpired:
+        code = -1
+    text = output.read_text(encoding="utf-8", errors="replace")
+    assert code in (0, 1), f"pytest under Wine ended with {code}:\n{text[-6000:]}"
+    sys.stdout.write(text.splitlines()[-1] + "\n")
+    cases = list(ET.parse(report).getroot().iter("testcase"))  # noqa: S314 - our own file
+    return {file: _outcome(file, cases) for file in files}
+
+
+def _outcome(file: str, cases: list[ET.Element]) -> Outcome:
+    module = file.removesuffix(".py").replace("/", ".")
+    own = [case for case in cases if f"{case.get('classname')}.".startswith(f"{module}.") or case.get("name") == module]
+    bad = [case for case in own if case.find("failure") is not None or case.find("error") is not None]
+    skipped = [case for case in own if case.find("skipped") is not None]
+    words = tuple(f"{case.get('name')}:\n{''.join(part.text or '' for part in case)[-3000:]}" for case in bad)
+    return Outcome(len(own) - len(bad) - len(skipped), len(skipped), words)
+
+
+def _passed(outcome: Outcome) -> None:
+    assert not outcome.failures, "\n\n".join(outcome.failures)
+    assert outcome.passed > 0, "nothing ran"
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> dict[str, Outcome]:
+    """The short files' outcomes."""
+    return _run(SHORT, tmp_path_factory.mktemp("lane"))
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> dict[str, Outcome]:
+    """The long files' outcomes."""
+    return _run(LONG, tmp_path_factory.mktemp("lane"), "-m", "not oracle", "--timeout", "600")
+
+
+@pytest.mark.parametrize("file", SHORT)
+def test_under_windows(short, file):
+    _passed(short[file])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("file", LONG)
+def test_under_windows_at_length(long, file):
+    _passed(long[file])
+
+
+def test_the_packages_are_pinned_and_windows_own():
+    """Dependencies are followed with Windows' markers, on whatever system this runs."""
+    wanted = packages.wanted()
+    names = {each.partition("==")[0] for each in wanted}
+    assert {"prefect", "pytest", "colorama", "tzdata"} <= names
+    assert not names & {"numpy", "torch", "uvloop", "pywin32"}
+    assert all(re.fullmatch(r"[a-z0-9-]+==\S+", each) for each in wanted)
+
+
+def test_an_unfinished_piece_is_missing(tmp_path):
+    """Only a piece that was renamed, with the stamp of its recipe, counts."""
+    windows = lane.Lane(tmp_path)
+    (tmp_path / "prefix.partial").mkdir()
+    (tmp_path / "prefix").mkdir()
+    assert windows.missing() == ["prefix", "python", "site-packages"]
+    (tmp_path / "prefix" / lane.STAMP).write_text('{"recipe": "another"}', encoding="utf-8")
+    assert "prefix" in windows.missing()
+    stamp = f'{{"recipe": "{lane._digest(lane.WINDOWS_VERSION)}"}}'
+    (tmp_path / "prefix" / lane.STAMP).write_text(stamp, encoding="utf-8")
+    assert windows.missing() == ["python", "site-packages"]
