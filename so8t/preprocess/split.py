@@ -31,7 +31,7 @@ def place(name: str, seed: int, validation: float, test: float) -> Split:
 def assign(index: Index, pairs: Iterable[Pair], config: Preprocess) -> None:
     """Give every row that is alive a split and a root, or the reason why it goes. What was given before is forgotten."""
     alive_N = index.alive()
-    near_L2 = np.array([end for pair in pairs for end in pair[:2]], np.int32).reshape(-1, 2)
+    near_L2 = np.fromiter((end for pair in pairs for end in pair[:2]), np.int32).reshape(-1, 2)
     near_L2 = near_L2[alive_N[near_L2].all(axis=1)]
     links_L2 = np.concatenate([near_L2, _declared(index, alive_N)])
     index.split_N[:] = np.where(alive_N, index.earlier_N, NONE)
