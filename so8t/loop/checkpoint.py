@@ -167,7 +167,13 @@ def host_bytes(tensor: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
 
 
 def _write(writer: BlockWriter, folder: Path, snapshot: Snapshot, tag: str, unwanted: Callable[[], bool]) -> None:
-    state = json.dumps(dict(snapshot.values), ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    try:
+        state = json.dumps(dict(snapshot.values), ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    except ValueError as error:
+        raise NotFinite(
+            f"a measure of step {snapshot.step} is NaN or infinite: this state is not saved, and the checkpoint "
+            "before it stands"
+        ) from error
     # Hashed in memory, so that a disk that keeps other bytes than it was given is found out.
     files = {
         TENSORS: _write_hashed(writer, folder / TENSORS, serialise(snapshot.tensors), unwanted),

@@ -1,9 +1,11 @@
 """What of ours a full disk is freed of, and what is left alone."""
 
+import pytest
 import torch
 from filelock import FileLock
 
 from so8t.artifacts import Store
+from so8t.errors import NotFinite
 from so8t.loop.checkpoint import Checkpoints, Snapshot
 from so8t.recovery.room import free_bytes, free_own
 from so8t.session import SessionFile
@@ -40,6 +42,14 @@ def test_what_another_process_holds_is_left_alone(tmp_path):
     assert len(made.names()) == 4
     free_own(Store(tmp_path), keep=9)
     assert list(partial.iterdir()) == []
+
+
+def test_a_measure_that_is_not_finite_is_the_fault_of_that_name(tmp_path):
+    """Not a ValueError, on which retries would be spent in vain."""
+    made = checkpoints(tmp_path, 1)
+    with pytest.raises(NotFinite, match="a measure of step 7"):
+        made.save("rolling", Snapshot(7, {"x": torch.zeros(3)}, {"metrics": {"loss": float("nan")}}))
+    assert made.names() == ["rolling-0"]
 
 
 def test_room_is_that_of_the_volume_even_where_nothing_is_yet(tmp_path):
