@@ -51,10 +51,6 @@ class Reasons:
                 self._texts.append(text)
             self._code_N[row], self._other_N[row] = self._codes[text], other
 
-    def take(self, row: int, other: "Reasons") -> None:
-        """A row's reason out of others."""
-        self.give(row, other._texts[other._code_N[row]])
-
     def text(self, row: int, ids: Texts) -> str:
         """In words; "" for none."""
         other = int(self._other_N[row])
@@ -80,7 +76,8 @@ class Index:
         self.groups, self.group_N = self.coded("group")
         self.split_N, self.earlier_N = (np.full(self.rows, NONE, np.int8) for _ in range(2))
         self.root_N = np.full(self.rows, NONE, np.int32)
-        self.reasons, self.faults = self._reasons("reason"), self._reasons("fault")
+        self.reasons = Reasons(self.rows)
+        self.take("reason", np.ones(self.rows, bool))
 
     def _arrow(self, name: str) -> Any:
         import pyarrow as pa
@@ -101,12 +98,11 @@ class Index:
             codes_N[codes_N == blank] = NONE
         return Texts(coded.dictionary), codes_N
 
-    def _reasons(self, name: str) -> Reasons:
+    def take(self, name: str, among_N: np.ndarray) -> None:
+        """Reasons that were found row by row, `reason` or `fault`, for those of these rows, bool [N], that have one."""
         texts, codes_N = self.coded(name)
-        made = Reasons(self.rows)
-        for row in np.flatnonzero(codes_N != NONE).tolist():
-            made.give(row, texts[codes_N[row]])
-        return made
+        for row in np.flatnonzero((codes_N != NONE) & among_N).tolist():
+            self.reasons.give(row, texts[codes_N[row]])
 
     def column(self, name: str) -> np.ndarray:
         """One number a row, [N]."""

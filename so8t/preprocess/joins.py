@@ -21,8 +21,7 @@ def join(index: Index, config: Preprocess, say: Say) -> int:
     say("near texts and pictures")
     texts, shown = near_texts(index, config.same_group), near_media(index)
     nsfw.pool(index, [pair for pair in texts if pair.jaccard >= config.near_duplicate] + shown)
-    for row in np.flatnonzero(index.faults.given & ~index.nsfw_N).tolist():
-        index.reasons.take(row, index.faults)
+    index.take("fault", ~index.nsfw_N)
     _unwanted(index, config.languages)
     say("quality")
     _odd(index, config)

@@ -99,9 +99,8 @@ class Labelling:
 def learn(index: Index, config: Preprocess, answers: dict[str, Label], classes: Path | None) -> Labelling:
     """Fit the labeller on labelled texts outside of test. Rows that a person answered for are labelled ones."""
     labelled = np.flatnonzero(index.text_N & (index.label_N >= 0) & (index.split_N != NONE) & (index.split_N != TEST))
-    rows = np.sort(
-        np.array(sorted(labelled.tolist(), key=lambda row: _draw(index.ids[row]))[: config.labeller_rows_max], np.int64)
-    )
+    drawn_L = np.fromiter((_draw(index.ids[int(row)]) for row in labelled), np.uint64, len(labelled))
+    rows = np.sort(labelled[np.argsort(drawn_L, kind="stable")[: config.labeller_rows_max]])
     learnt = [
         record.with_(
             label=int(index.label_N[row]), split=SPLITS[index.split_N[row]], group=index.ids[index.root_N[row]]
@@ -148,5 +147,5 @@ class Classified:
         return Label(int(self._class_N[row])), float(self._likely_N[row]), self._source
 
 
-def _draw(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=8).digest()
+def _draw(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
