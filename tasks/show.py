@@ -64,6 +64,11 @@ class PrefectProgress:
         else:
             update_progress_artifact(self._id, progress=percent, description=text)
 
+    def end(self, said: str) -> None:
+        """The step is done, whatever its last report was."""
+        if self._id is not None:
+            update_progress_artifact(self._id, progress=100.0, description=said)
+
     def _text(self, done: float, total: float | None, message: str, metrics: dict[str, Metric], now: float) -> str:
         left_s = metrics.get("eta_s")
         if left_s is None and total and done > self._began[1]:

@@ -21,6 +21,7 @@ from so8t.attempt import logs_of
 from so8t.config import Config
 from so8t.errors import GateFailed, GivenUp, InputLost, Interrupted, ResourceError, UserError
 from so8t.faults import POLICIES, classify
+from so8t.overview.words import duration
 from so8t.progress import JsonLines, PlainLines, Sink
 from so8t.recovery.attempts import Attempts
 from so8t.session import SessionProgress, now
@@ -59,9 +60,10 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
     ref, store = Ref(step, part), Store(config.home())
     held = store.find(step, key) is not None
     logger, session = get_run_logger(), fence.current()
+    progress = PrefectProgress(str(ref), config.machine.progress_interval_s)
     sinks: tuple[Sink, ...] = (
         PlainLines(logger.info, config.machine.progress_interval_s * 2),
-        PrefectProgress(str(ref), config.machine.progress_interval_s),
+        progress,
         *([SessionProgress(session)] if session else []),
         *terminal,
     )
@@ -82,6 +84,7 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
     except GateFailed:
         show_refused(ref, store.set_aside_of(step, key)[-1])
         raise
+    progress.end(f"done in {duration(artifact.seconds)}")
     show_facts(ref, artifact)
     for shown in curves:
         shown.show()

@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from so8t.progress import log_of
 from so8t.step import Ref
 from tasks.curves import PrefectCurves
-from tasks.show import show_facts
+from tasks.show import PrefectProgress, show_facts
 from tests.bake.conftest import artifact
 
 SESSION = "train-0123456789ab"
@@ -55,6 +55,20 @@ def test_curves_and_samples_appear_once_and_follow_the_logs(world):
     assert then["drawn-curves"].data != first["drawn-curves"].data
     assert "    yes, <final>so" in then["drawn-samples"].data
     assert "    no" not in then["drawn-samples"].data
+
+
+def test_a_progress_has_few_digits_a_time_left_and_an_end(world, monkeypatch):
+    monkeypatch.setattr("tasks.show.INTERVAL_MIN_S", 0.0)
+    progress = PrefectProgress("drawn", 0.0)
+    progress.end("done before anything was shown")
+    progress.report("drawn", 10, 30, "m", {})
+    assert shown(world)["drawn-progress"].data == 33.3
+    progress.report("drawn", 20, 30, "m", {"loss": 0.123456, "eta_s": 155.2})
+    one = shown(world)["drawn-progress"]
+    assert (one.data, one.description) == (66.7, "m, loss 0.1235, about 2 min 35 s left")
+    progress.end("done in 3 s")
+    one = shown(world)["drawn-progress"]
+    assert (one.data, one.description) == (100.0, "done in 3 s")
 
 
 def test_a_report_is_shown_with_its_pictures(world, tmp_path):
