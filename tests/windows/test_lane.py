@@ -36,7 +36,6 @@ LONG = (
     "tests/collect/test_licence.py",
     "tests/flows/test_fence.py",
     "tests/serve/test_audit.py",
-    "tests/upload/test_retry.py",
 )
 # What Wine lacks, by test; all else of these files must pass.
 NOT_IN_WINE = {
@@ -107,7 +106,7 @@ def short(tmp_path_factory) -> dict[str, Outcome]:
 @pytest.fixture(scope="module")
 def long(tmp_path_factory) -> dict[str, Outcome]:
     """The long files' outcomes."""
-    return _run(LONG, tmp_path_factory.mktemp("lane"), "-m", "not oracle", "--timeout", "600")
+    return _run(LONG, tmp_path_factory.mktemp("lane"), "-m", "not oracle and not soak", "--timeout", "600")
 
 
 @pytest.mark.parametrize("file", SHORT)
