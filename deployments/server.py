@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-import psutil
 from filelock import FileLock
 
 from deployments.probe import VERSION, status
 from so8t import durable
+from so8t.births import birth
 from so8t.config import Config
 from so8t.errors import ResourceError, So8tError
 from so8t.server_state import HOST, healthy, lives, read
@@ -162,8 +162,8 @@ class Server:
                 )
             time.sleep(0.1)
         self._demand_ours()
-        created = psutil.Process(self._process.pid).create_time()
-        durable.write_json(self.state_file, {"pid": self._process.pid, "create_time": created, "port": self.port})
+        born = birth(self._process.pid)
+        durable.write_json(self.state_file, {"pid": self._process.pid, "born": born, "port": self.port})
         # What the `prefect` command needs: PREFECT_HOME=<home>/prefect prefect deployment run ...
         profile = f'active = "so8t"\n\n[profiles.so8t]\nPREFECT_API_URL = "{self.url}/api"\n'
         profile += f'PREFECT_API_AUTH_STRING = "{auth_string(self.home)}"\n'

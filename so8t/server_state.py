@@ -8,13 +8,14 @@ from typing import Any
 import psutil
 
 from so8t import durable
+from so8t.births import birth
 
 HOST = "127.0.0.1"
 ANSWER_S = 2.0
 
 
 def read(state_file: Path) -> dict[str, Any]:
-    """Process id, its time of creation, port; empty where nothing can be read."""
+    """Process id, its birth, port; empty where nothing can be read."""
     try:
         state: dict[str, Any] = durable.read_json(state_file)
     except (FileNotFoundError, ValueError):
@@ -25,7 +26,7 @@ def read(state_file: Path) -> dict[str, Any]:
 def lives(state: dict[str, Any]) -> bool:
     """Whether the process of the state still exists."""
     try:
-        return bool(state) and abs(psutil.Process(state["pid"]).create_time() - state["create_time"]) < 1.0
+        return bool(state) and birth(state["pid"]) == state.get("born")
     except psutil.NoSuchProcess:
         return False
 

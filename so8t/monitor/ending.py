@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from so8t import hang, stacks
+from so8t.births import birth
 from so8t.monitor.processes import Unit
 
 KILLED_S = 10.0
@@ -64,6 +65,6 @@ def _same(unit: Unit) -> psutil.Process | None:
     """The unit's process, if it is still that one."""
     try:
         process = psutil.Process(unit.pid)
-        return process if abs(process.create_time() - unit.created_s) < 1.0 else None
+        return process if birth(unit.pid) == unit.born else None
     except psutil.NoSuchProcess:
         return None

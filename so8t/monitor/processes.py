@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from so8t import fence, recoveries
+from so8t.births import birth
 from so8t.session import Session, is_alive, sessions
 
 OPTION = "--progress-file"
@@ -23,7 +24,7 @@ class Unit:
     run: str
     step: str  # empty: the run's own process
     pid: int
-    created_s: float
+    born: str
     place: Path
     sign: str
     attended: bool  # whether somebody begins it again when it is ended
@@ -36,7 +37,7 @@ class Unit:
     @property
     def key(self) -> str:
         """The same as long as it is this process."""
-        return f"{self.run} {self.step} {self.pid} {self.created_s:.0f}"
+        return f"{self.run} {self.step} {self.born}"
 
 
 def units(home: Path) -> list[Unit]:
@@ -62,7 +63,7 @@ def steps_of(parent: psutil.Process, run: str) -> list[Unit]:
                 continue
             step = progress.name.removesuffix(".progress.jsonl")
             size = progress.stat().st_size if progress.exists() else 0
-            found[progress] = Unit(run, step, process.pid, process.create_time(), progress, str(size), True)
+            found[progress] = Unit(run, step, process.pid, birth(process.pid), progress, str(size), True)
     return list(found.values())
 
 
@@ -78,4 +79,4 @@ def _of_run(home: Path, session: Session, run: str, process: psutil.Process) -> 
     sign = f"{session.heartbeat.time} {session.last_progress_time} {session.current_step} {session.phase} {notes}"
     # Only `so8t up` begins a run's process again; `so8t run` is somebody's own.
     attended = bool(session.supervisor)
-    return Unit(run, "", process.pid, process.create_time(), folder / fence.PROCESS, sign, attended)
+    return Unit(run, "", process.pid, birth(process.pid), folder / fence.PROCESS, sign, attended)

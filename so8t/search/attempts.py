@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 
 from so8t import durable
+from so8t.births import birth
 from so8t.loop.checkpoint import Checkpoints
-from so8t.session import Session, SessionFile, boot_id, now, read
+from so8t.session import Session, SessionFile, now, read
 
 REACHED = "checkpoint"
 
@@ -39,7 +40,7 @@ def begin_attempt(folder: Path, session_id: str, checkpoints: Checkpoints) -> Se
 def parent_identity() -> str:
     """The process above this one; a process id alone is given again."""
     parent = psutil.Process().parent()
-    return f"{boot_id()} {parent.pid} {parent.create_time()}" if parent else ""
+    return birth(parent.pid) if parent else ""
 
 
 def forget(folder: Path) -> None:

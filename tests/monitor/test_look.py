@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from so8t import attempt, durable, fence, recoveries, resumption
+from so8t.births import birth
 from so8t.errors import StepFailed
 from so8t.monitor import leftovers, machine, services, stalls
 from so8t.monitor.clock import Moment, jumped_s, moment, watched_s
@@ -330,10 +331,9 @@ def test_a_server_that_is_there_and_silent_is_ended(home, monkeypatch):
     with subprocess.Popen(command) as server, subprocess.Popen([*command, "up"]) as up, socket.socket() as bound:
         try:
             bound.bind(("127.0.0.1", 0))
-            created = psutil.Process(server.pid).create_time()
             durable.write_json(
                 home / "prefect" / services.SERVER,
-                {"pid": server.pid, "create_time": created, "port": bound.getsockname()[1]},
+                {"pid": server.pid, "born": birth(server.pid), "port": bound.getsockname()[1]},
             )
             said = {"pid": up.pid, "boot_id": services.boot_id(), "supervisor": "S"}
             durable.write_json(home / "prefect" / services.UP, said)
