@@ -34,13 +34,15 @@ def status(port: int, method: str, path: str, auth: str = "") -> int:
         return 0
 
 
-def allowed_origin(port: int, auth: str, origin: str) -> str:
-    """What a page of that origin is told about reading the answer; "" for nothing."""
+def allowed_origin(port: int, auth: str, origin: str) -> str | None:
+    """What a page of that origin is told about reading the answer; "" for nothing, None without an answer."""
     try:
         with ask(port, "GET", VERSION, auth, Origin=origin) as answer:
             return answer.headers.get("Access-Control-Allow-Origin", "")
+    except urllib.error.HTTPError as refused:
+        return refused.headers.get("Access-Control-Allow-Origin", "")
     except (OSError, HTTPException):
-        return ""
+        return None
 
 
 def answers(port: int) -> bool:

@@ -51,6 +51,10 @@ class RunOverview:
         except PASSING as error:
             logger.warning("the run's overview was not updated: %s", error)
             return
+        except Exception:
+            # Such as a file that the disk has damaged: the page shows how a run goes, it must not decide how it ends.
+            logger.exception("the run's overview was not updated")
+            return
         for recovery in seen.recoveries:
             if recovery.at >= self._since and recovery not in self._told:
                 self._told.add(recovery)

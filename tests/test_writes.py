@@ -41,7 +41,7 @@ ALLOWED = {
     ("so8t/loop/trackers.py", "TensorBoard.__init__", "SummaryWriter"): "a view of the history, made anew at each start",
     ("deployments/keeper.py", "Output.__init__", "RotatingFileHandler"): LOG,
     ("deployments/server.py", "Server._start", "open"): LOG,
-    ("so8t/preflight/host.py", "check_home", "write_bytes"): "tries whether the home can be written, and removes it",
+    ("so8t/preflight/host.py", "check_home", "NamedTemporaryFile"): "tries whether the home can be written; gone when closed",
     ("so8t/benchmark/plots.py", "png", "savefig"): "into memory",
     ("so8t/records.py", "write", "write_table"): "into durable.open_for_write's file",
     ("so8t/database.py", "connect", "connect"): "SQLite with synchronous=FULL: its own journal and fsyncs",

@@ -1,6 +1,7 @@
 """The report's pictures: matplotlib on Agg, ASCII labels, the same bytes for the same numbers."""
 
 import io
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,12 +24,14 @@ COLOURS = {
     "no evidence": "#666666",
     "not shown": "#d6604d",
 }
+DRAWING = threading.Lock()
 DIGITS_MAX = 6  # larger confusion matrices carry no numbers in their fields
 
 
 def png(draw: Callable[[Figure], None], width: float, height: float) -> bytes:
     """Draw on a new figure of this size in inches; give PNG bytes."""
-    with mpl.rc_context(STYLE):
+    # The style is the process's: a thread that ends its picture would take it from one that still draws.
+    with DRAWING, mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         buffer = io.BytesIO()

@@ -55,10 +55,15 @@ class Machine:
 def detect(home: Path) -> Machine:
     """Ask the driver, the kernel and the home's disk."""
     gpu, gpu_bytes = _gpu()
-    place = home
-    while not place.exists():
-        place = place.parent
-    return Machine(gpu, gpu_bytes, memory_limit(), shutil.disk_usage(place).free, os.cpu_count() or 1)
+    place = existing(home)
+    free = shutil.disk_usage(place).free if place is not None else 0
+    return Machine(gpu, gpu_bytes, memory_limit(), free, os.cpu_count() or 1)
+
+
+def existing(place: Path) -> Path | None:
+    """The deepest folder of a path that is there and may be seen; None where not even its drive is (Windows)."""
+    place = place.absolute()
+    return next((one for one in (place, *place.parents) if os.path.exists(one)), None)  # noqa: PTH110 - False, not raised
 
 
 def memory_limit(proc: Path = Path("/proc/self/cgroup"), mounts: Path = Path("/sys/fs/cgroup")) -> int:

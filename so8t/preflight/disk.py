@@ -8,6 +8,7 @@ from pathlib import Path
 
 from so8t.collect.config import DemoSource, FilesSource, HubQuery
 from so8t.plan.disk import disk
+from so8t.plan.hardware import existing
 from so8t.preflight.finding import GIB, Finding, gib
 from so8t.preflight.scene import Scene, size_of
 from so8t.step import Ref
@@ -33,7 +34,7 @@ def check(scene: Scene) -> list[Finding]:
     """One finding for each volume, the home's first."""
     if scene.shapes is None:
         return [Finding("disk", "not looked at", f"the base's shape is not known: {scene.unknown}")]
-    volumes: dict[int, list[Demand]] = {}
+    volumes: dict[int | str, list[Demand]] = {}
     for one in demands(scene):
         volumes.setdefault(_volume(one.place), []).append(one)
     return [_judge(scene, part, first=number == 0) for number, part in enumerate(volumes.values())]
@@ -106,7 +107,12 @@ def uncounted(scene: Scene) -> list[str]:
 
 
 def _judge(scene: Scene, part: list[Demand], *, first: bool) -> Finding:
-    place = _existing(part[0].place)
+    place = existing(part[0].place)
+    if place is None:
+        return Finding(
+            "disk", "fail", f"{part[0].place.anchor} is not there, for {part[0].place}", "that volume",
+            "connect it, or choose another with --home DIR, SO8T_HOME or upload.target",
+        )  # fmt: skip
     try:
         free = shutil.disk_usage(place).free
     except OSError as error:
@@ -126,15 +132,10 @@ def _judge(scene: Scene, part: list[Demand], *, first: bool) -> Finding:
     return Finding("disk", "ok", found)
 
 
-def _existing(place: Path) -> Path:
-    place = place.absolute()
-    while not place.exists():
-        place = place.parent
-    return place
-
-
-def _volume(place: Path) -> int:
-    return _existing(place).stat().st_dev
+def _volume(place: Path) -> int | str:
+    """Its device's number, or the name of a drive that is not there."""
+    found = existing(place)
+    return found.stat().st_dev if found is not None else place.anchor
 
 
 def _cache() -> Path:

@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -85,11 +86,12 @@ def check_llama() -> Finding:
 def check_home(scene: Scene) -> Finding:
     """Whether the home can be written, by writing."""
     home = scene.store.home
-    probe = home / ".doctor.tmp"
     try:
         durable.make_folder(home)
-        probe.write_bytes(b"x")
-        probe.unlink()
+        # A name of its own: a doctor and a run's own look may be at it in the same moment.
+        with tempfile.NamedTemporaryFile(dir=home, prefix=".doctor-", suffix=".tmp") as probe:
+            probe.write(b"x")
+            probe.flush()
     except OSError as error:
         return Finding(
             "home",

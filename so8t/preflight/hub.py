@@ -1,5 +1,6 @@
 """The Hub: does it answer, may the token do what is left to do, and which licence has the base."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,13 +66,18 @@ def ask(scene: Scene) -> Answer:
         )
         identity = answer.json() if answer.status_code == 200 else {}
     except (HTTPError, OSError, ValueError) as error:
-        return Answer(why=f"{hub_url()} did not answer ({type(error).__name__})", token=token is not None)
+        return Answer(why=f"{hub_shown()} did not answer ({type(error).__name__})", token=token is not None)
     return Answer(answer.status_code, "", _time(answer.headers.get("date")), token is not None, identity)
 
 
 def hub_url() -> str:
     """Where the Hub is."""
     return (endpoint() or HUB).rstrip("/")
+
+
+def hub_shown() -> str:
+    """Its address for logs and pages: without the name and password that a mirror may want in it."""
+    return re.sub(r"//[^/@]*@", "//", hub_url())
 
 
 def _time(text: str | None) -> datetime | None:
@@ -90,9 +96,9 @@ def check_reached(scene: Scene, answer: Answer) -> Finding:
     if answer.offline:
         return Finding("hub", "fail", answer.why, wanted, "unset HF_HUB_OFFLINE")
     if not answer.status or answer.status >= 500 or answer.status == 429:
-        found = answer.why or f"{hub_url()} answers with status {answer.status}"
+        found = answer.why or f"{hub_shown()} answers with status {answer.status}"
         return Finding("hub", "fail", found, wanted, f"look at network, proxy and HF_ENDPOINT; {WAITS}", passing=True)
-    return Finding("hub", "ok", f"{hub_url()} answers; needed for {', '.join(names)}")
+    return Finding("hub", "ok", f"{hub_shown()} answers; needed for {', '.join(names)}")
 
 
 def check_token(scene: Scene, answer: Answer) -> Finding:

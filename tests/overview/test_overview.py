@@ -3,14 +3,19 @@
 import io
 import json
 import os
+import threading
+import time
 from datetime import UTC, datetime
+from uuid import uuid4
 
+import matplotlib as mpl
 import pytest
 import torch
 from rich.console import Console
 
 from so8t import recoveries
 from so8t.artifacts import Store
+from so8t.benchmark import plots
 from so8t.benchmark.page import markdown
 from so8t.config import load_config
 from so8t.loop.checkpoint import Checkpoints, Snapshot
@@ -200,6 +205,43 @@ def test_a_training_is_told_of_with_its_curves(tmp_path):
     assert "| rolling-7 | 7 | 01-01 00:16:47 |" in text
     assert f"![{CURVES}]({CURVES})" in text
     assert pictures(found)[CURVES].startswith(b"\x89PNG")
+
+
+def test_a_page_that_cannot_be_made_does_not_decide_how_the_run_ends(tmp_path, monkeypatch, caplog):
+    """A damaged file on the disk, which no error of ours stands for."""
+    from tasks.overview import RunOverview
+
+    log = tmp_path / "logs" / "attempt_1" / "train.progress.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"not": "ours"}\n', encoding="utf-8")
+    page, sent = RunOverview(load_config(ROOT / "configs" / "smoke.yaml", [], tmp_path), uuid4()), []
+    monkeypatch.setattr(page, "_publish", lambda *given: sent.append(given))
+    page.show("completed")
+    assert "the run's overview was not updated" in caplog.text
+    log.unlink()
+    page.show("completed")
+    assert len(sent) == 1
+
+
+def test_pictures_drawn_at_once_keep_their_style():
+    """The run's page and a training's curves are drawn in threads of one process; the style is the process's."""
+    second, first_is_done, kept = threading.Event(), threading.Event(), []
+
+    def one(figure):
+        second.wait(0.5)
+
+    def other(figure):
+        second.set()
+        first_is_done.wait(0.5)
+        kept.append(mpl.rcParams["axes.spines.top"])
+
+    thread = threading.Thread(target=lambda: (plots.png(one, 1, 1), first_is_done.set()))
+    thread.start()
+    while not (plots.DRAWING.locked() or not thread.is_alive()):
+        time.sleep(0.01)
+    plots.png(other, 1, 1)
+    thread.join()
+    assert kept == [False]
 
 
 def test_the_config_of_the_newest_run_is_known_without_being_named(tmp_path):

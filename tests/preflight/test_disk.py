@@ -1,5 +1,6 @@
 """Room on the volumes: what the plan says, less what lies there, on real ones."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -91,5 +92,23 @@ def test_a_target_elsewhere_needs_its_room_there(tmp_path):
 
 
 def test_room_is_what_the_system_says(tmp_path):
-    found = room.check(scene_of(tmp_path))[0]
-    assert found.found.startswith(f"{shutil.disk_usage(tmp_path).free / GIB:.0f} GiB free") or "0." in found.found[:3]
+    before = shutil.disk_usage(tmp_path).free
+    said = float(room.check(scene_of(tmp_path))[0].found.split()[0]) * GIB
+    after = shutil.disk_usage(tmp_path).free
+    # Others write meanwhile, and it is said in whole GiB.
+    assert min(before, after) - GIB <= said <= max(before, after) + GIB
+
+
+def test_a_drive_that_is_not_there_stops_a_run(tmp_path, monkeypatch):
+    """Windows, Z: not connected: no folder above the target exists, not even the last."""
+    scene, asked = scene_of(tmp_path, "upload.target={kind: directory, path: /gone/out}"), []
+    there = os.path.exists
+
+    def exists(path):
+        asked.append(path)
+        assert len(asked) < 1000, "it asks for ever"
+        return there(path) and str(path) != "/"
+
+    monkeypatch.setattr(os.path, "exists", exists)
+    (found,) = [one for one in room.check(scene) if "/gone/out" in one.found]
+    assert (found.state, found.stops) == ("fail", True)

@@ -36,6 +36,7 @@ def test_what_would_stop_a_run_is_exit_code_1_and_says_what_to_do(tmp_path):
     assert "hf auth login" in after[1]
 
 
+@pytest.mark.soak
 def test_too_little_disk_stops_a_run_at_its_start(tmp_path):
     """On a real small volume, through the server and the flow; nothing was made."""
     with _mounted(tmp_path / "small", "size=120m") as small:

@@ -1,6 +1,7 @@
 """The machine's own settings, from what its programs print (recorded words) and from this one."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from types import SimpleNamespace
 
@@ -84,6 +85,14 @@ def test_a_home_is_tried_by_writing(tmp_path):
     config = load_config(ROOT / "configs" / "demo.yaml", (), tmp_path / "plain" / "home")
     assert host.check_home(SimpleNamespace(store=SimpleNamespace(home=config.home()))).stops
     assert list((tmp_path / "file" / "home").iterdir()) == [], "the probe is gone"
+
+
+def test_two_looks_at_a_home_do_not_take_each_other_s_probe(tmp_path):
+    config = load_config(ROOT / "configs" / "demo.yaml", (), tmp_path / "home")
+    asked = SimpleNamespace(store=SimpleNamespace(home=config.home()))
+    with ThreadPoolExecutor(8) as pool:
+        found = {one.state for one in pool.map(lambda _: host.check_home(asked), range(400))}
+    assert found == {"ok"}
 
 
 def scene(tmp_path, device: str, name: str = "borea_phi35"):

@@ -92,6 +92,15 @@ def test_out_of_reach_does_not_stop_a_run(scene, monkeypatch):
     demand([reached])
 
 
+def test_a_mirror_s_password_is_not_shown(scene, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://me:secret@127.0.0.1:9")
+    made = scene(TO_HUB)
+    answer = hub.ask(made)
+    reached = hub.check_reached(made, answer)
+    assert "http://127.0.0.1:9 did not answer" in reached.found
+    assert not [found for found in (reached, hub.check_token(made, answer)) if "secret" in str(found)]
+
+
 def test_a_busy_hub_is_out_of_reach(served, scene):
     served.fail("whoami", 503)
     made = scene(TO_HUB)

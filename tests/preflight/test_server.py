@@ -17,9 +17,11 @@ from tests.conftest import ROOT
 class Stranger(BaseHTTPRequestHandler):
     """Healthy, and knows nobody's password; or lets everybody in."""
 
-    open = False
+    open, silent = False, False
 
     def do_GET(self):
+        if self.silent and self.path != "/api/health":
+            return  # the connection is closed without a word, as by one that dies or is too busy
         health = self.path == "/api/health"
         self.send_response(200 if health or self.open else 401)
         self.send_header("Access-Control-Allow-Origin", "*")
@@ -63,6 +65,13 @@ def test_another_s_server_on_our_port_is_said_to_be_one(tmp_path, stranger, monk
 def test_a_port_that_others_have_is_told(tmp_path, stranger):
     assert "another program has port" in check_server(config_of(tmp_path, stranger)).found
     assert check_server(config_of(tmp_path)).state == "not looked at"
+
+
+def test_silence_is_neither_a_hole_nor_a_wall(tmp_path, stranger, monkeypatch):
+    monkeypatch.setattr(Stranger, "silent", True)
+    monkeypatch.setattr("deployments.hardened.running_port", lambda state: stranger)
+    found = check_server(config_of(tmp_path))
+    assert (found.state, "answer" in found.found) == ("not looked at", True)
 
 
 def test_holes_are_found_where_they_are(stranger, monkeypatch):
