@@ -1,7 +1,9 @@
-"""Who needs which artifacts: runs by what their sessions note, and tags."""
+"""Who needs which artifacts: runs by what their sessions note, tags, and configs that name one by its folder."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from so8t import durable, fence, session
 from so8t import tags as kept_tags
@@ -11,6 +13,7 @@ from so8t.session import Session
 
 FINISHED = frozenset({"completed", "failed"})
 RUN = "run"
+CONFIG = "config.json"  # beside the session of a run: what it was asked for
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ def runs(config: Cleanup, home: Path) -> list[Holder]:
     open_runs = [one for folder, one in found if _is_open(config, folder, one)]
     ended = sorted((one for _, one in found if one.status in FINISHED), key=lambda one: one.end_time, reverse=True)
     return [
-        *(_holder(one, f"{one.session_id} is unfinished and uses it") for one in open_runs),
-        *(_holder(one, f"of the newest {config.keep_runs} runs") for one in ended[: config.keep_runs]),
+        *(_holder(home, one, f"{one.session_id} is unfinished and uses it") for one in open_runs),
+        *(_holder(home, one, f"of the newest {config.keep_runs} runs") for one in ended[: config.keep_runs]),
     ]
 
 
@@ -40,7 +43,8 @@ def unclear_sessions(config: Cleanup, home: Path) -> list[str]:
     return [
         folder.name
         for folder, one in _sessions(home)
-        if _is_open(config, folder, one) and not (one.kind == RUN and (one.artifacts or folder.name == own))
+        if _is_open(config, folder, one)
+        if one.kind != RUN or _asked(folder) is None or not (one.artifacts or folder.name == own)
     ]
 
 
@@ -68,8 +72,27 @@ def _is_open(config: Cleanup, folder: Path, one: Session) -> bool:
     return one.status not in FINISHED and age_days(folder) < config.expiry_days
 
 
-def _holder(one: Session, reason: str) -> Holder:
-    return Holder([_split(name) for name in one.artifacts], reason, one.session_id)
+def named(config: Any) -> Iterator[tuple[str, str]]:
+    """(folder, content) of every artifact that a config, as JSON, names so; the content is "" until it is pinned."""
+    if isinstance(config, dict) and isinstance(config.get("folder"), str) and isinstance(config.get("content"), str):
+        yield config["folder"], config["content"]
+    for part in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        yield from named(part)
+
+
+def _holder(home: Path, one: Session, reason: str) -> Holder:
+    """Also of what its config names: no manifest does, until the step that reads it has ended."""
+    folders = [Path(folder).resolve() for folder, _ in named(_asked(home / "sessions" / one.session_id))]
+    beside = [(folder.parent.name, folder.name) for folder in folders if folder.is_relative_to(home.resolve())]
+    return Holder([*(_split(name) for name in one.artifacts), *beside], reason, one.session_id)
+
+
+def _asked(folder: Path) -> Any:
+    """The config that a run was asked for; {} where an older version kept none, None where it cannot be read."""
+    try:
+        return durable.read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    except (OSError, ValueError):
+        return None
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -107,7 +107,10 @@ def _find_artifacts(home: Path) -> tuple[dict[tuple[str, str], Artifact], list[I
 
 
 def reach(roots: Iterable[Artifact], found: dict[tuple[str, str], Artifact]) -> set[tuple[str, str]]:
-    """(step, key) of the roots and of everything that they were made from."""
+    """(step, key) of the roots and of everything that they were made from, what their configs name by content included."""
+    of_content: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, artifact in found.items():
+        of_content[artifact.content].append(name)
     reached: set[tuple[str, str]] = set()
     waiting = [(artifact.manifest.step, artifact.manifest.key) for artifact in roots]
     known = {**found, **{(a.manifest.step, a.manifest.key): a for a in roots}}
@@ -117,7 +120,10 @@ def reach(roots: Iterable[Artifact], found: dict[tuple[str, str], Artifact]) -> 
             continue
         reached.add(name)
         if name in known:
-            waiting += [(entry.step, entry.key) for entry in known[name].manifest.inputs.values()]
+            manifest = known[name].manifest
+            waiting += [(entry.step, entry.key) for entry in manifest.inputs.values()]
+            for _, content in references.named(manifest.config):
+                waiting += of_content.get(content, [])
     return reached
 
 

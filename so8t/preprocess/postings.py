@@ -59,10 +59,11 @@ class Postings:
         while first < RANGES:
             last = max(first + 1, int(np.searchsorted(ends_B, ends_B[first] + PART, side="right")) - 1)
             part_P = self._gathered(bounds_RB[:, first], bounds_RB[:, last])
-            hashes_P = part_P["hash"]
-            order = np.argsort(hashes_P, kind="stable")
-            yield hashes_P[order], part_P["row"][order]
             first = last
+            if len(part_P):
+                hashes_P = part_P["hash"]
+                order = np.argsort(hashes_P, kind="stable")
+                yield hashes_P[order], part_P["row"][order]
 
     def _write(self) -> None:
         if not self._filled:

@@ -50,7 +50,8 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     index = Index([part.path for part in parts], out)
     answers = review.read_answers(config.human_labels) if config.human_labels else {}
     people = _answered(index, answers)
-    kept = earlier.read(config.splits_of, index) if config.splits_of else 0
+    if config.splits_of:
+        earlier.read(config.splits_of, index)
     opposite = joins.join(index, config, say)
     say("labels")
     known = labelling.learn(index, config, answers, inputs["classes"].path if "classes" in inputs else None)
@@ -66,7 +67,7 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
         "human_labels": people,
         "active": len(active),
         "opposite_pairs": opposite,
-        "placed_earlier": kept,
+        "placed_earlier": earlier.kept(index),
     }
     sources = durable.read_json(inputs["collected"].path / "sources.json")["sources"]
     whole = card.build(counts, sources, notes)

@@ -2,8 +2,9 @@
 
 Rows that are linked (a declared group, near texts, like pictures) are one group, which a hash of its first row places. A
 row of an earlier artifact stays where that put it, and what is linked to it goes there, too. Only a later row that links
-rows in different splits cannot be kept: it would leak, and they may not move. Where nothing was placed earlier, no row
-goes. N rows, L links.
+rows in different splits cannot be kept: it would leak, and they may not move. So it is with a group that was declared
+since then of rows in different splits: it stays in that of the first. Where nothing was placed earlier, no row goes.
+N rows, L links.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ def place(name: str, seed: int, validation: float, test: float) -> Split:
 
 def assign(index: Index, pairs: Iterable[Pair], config: Preprocess) -> None:
     """Give every row that is alive a split and a root, or the reason why it goes. What was given before is forgotten."""
+    _declared_since(index)
     alive_N = index.alive()
     near_L2 = np.fromiter((end for pair in pairs for end in pair[:2]), np.int32).reshape(-1, 2)
     near_L2 = near_L2[alive_N[near_L2].all(axis=1)]
@@ -83,6 +85,14 @@ def _one_by_one(index: Index, torn: list[int], near_L2: np.ndarray, config: Prep
         index.split_N[row] = found.pop() if found else _hashed(index, row, config)
         if group != NONE:
             declared[group] = int(index.split_N[row])
+
+
+def _declared_since(index: Index) -> None:
+    """Rows that were placed earlier, and now are of one group with an earlier row in another split, go."""
+    links_L2 = _declared(index, index.alive() & (index.earlier_N != NONE))
+    first, second = index.earlier_N[links_L2].T
+    for row in links_L2[first != second, 1].tolist():
+        index.reasons.give(row, CONFLICT)
 
 
 def _hashed(index: Index, row: int, config: Preprocess) -> int:

@@ -80,6 +80,28 @@ def test_inputs_of_an_unpublished_artifact_stay(home, three):
     assert not three[0][1].path.exists()
 
 
+def test_what_a_config_names_by_its_folder_stays(home, three):
+    """Rows keep the splits of the oldest data: no input of the newer data, but nothing can be made again without it."""
+    (old, _, _), _, (_, _, used) = three
+    section = {"seed": 0, "splits_of": {"folder": str(old.path), "content": old.content}}
+    artifact(Store(home), "preprocess", {"rows": b"later"}, key="b" * 64, finished_at=days_ago(0), config=section)
+    clean(home, used)
+    assert [a.path.exists() for a in three[0]] == [True, False, False]
+
+
+def test_what_an_unfinished_run_was_asked_to_read_stays(home, three):
+    """Before the step that reads it has ended: its manifest is not there yet."""
+    (old, _, _), (middle, _, _), (_, _, used) = three
+    folder = run_session(home, "a", "interrupted", names([middle]))
+    asked = {"preprocess": {"splits_of": {"folder": str(old.path), "content": ""}}, "train": None}
+    durable.write_json(folder / "config.json", asked)
+    clean(home, used, keep_per_step=1)
+    assert [a.path.exists() for a in three[0]] == [True, False, False]
+    (folder / "config.json").write_bytes(b"{")  # damaged: whatever it named may be among these
+    facts, _ = clean(home, used, keep_per_step=1)
+    assert facts["planned"] == 0
+
+
 def test_what_has_a_tag_stays(home, three, capsys):
     def so8t(*arguments):
         assert cli.main(["tag", *arguments, "--home", str(home)]) == 0

@@ -171,6 +171,19 @@ def test_what_a_lost_row_held_together_stays_with_what_it_is_linked_to(tmp_path)
     assert index.root_N.tolist() == [0, 1, -1, 0, 0, 1, 1]
 
 
+def test_a_group_declared_of_rows_in_two_splits_stays_in_one(tmp_path):
+    """Row 2 came later, 0 and 1 and 3 did not; without row 1 the rest is one group."""
+    rows = [record(n, text, group="g") for n, text in enumerate(("north", "south", "bridge", "river"))]
+    index = indexed(rows, tmp_path)
+    train, test = SPLITS.index("train"), SPLITS.index("test")
+    index.earlier_N[:] = [train, test, -1, train]
+    for _ in range(2):
+        split.assign(index, [], CONFIG)
+        assert index.split_N.tolist() == [train, -1, train, train]
+        assert index.root_N.tolist() == [0, -1, 0, 0]
+    assert [index.reasons.text(row, index.ids) for row in range(4)] == ["", split.CONFLICT, "", ""]
+
+
 def test_shares_of_the_hash():
     places = [split.place(str(i), 0, 0.15, 0.25) for i in range(4000)]
     assert places.count("test") / 4000 == pytest.approx(0.25, abs=0.02)

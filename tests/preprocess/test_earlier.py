@@ -4,6 +4,7 @@ import pytest
 
 from so8t import durable, records
 from so8t.errors import InputError
+from so8t.preprocess import earlier
 from so8t.preprocess.config import EarlierSplits, Preprocess
 from tests.preprocess import whole
 
@@ -35,7 +36,13 @@ def test_rows_that_were_placed_stay_though_all_else_is_new(demo, tmp_path):
     gone = {row.id for row in records.iterate(tmp_path / "out" / "removed.parquet")}
     assert len([name for name in gone if name.startswith("new")]) >= 20
     card = durable.read_json(tmp_path / "out" / "data_card.json")
-    assert card["placed_earlier"] == facts["placed_earlier"] >= len(both)
+    assert card["placed_earlier"] == facts["placed_earlier"] == len(both)
+
+
+def test_a_folder_that_was_exchanged_since_is_refused(demo):
+    """Its splits would stand under the key of another artifact's."""
+    with pytest.raises(InputError, match="now has the content"):
+        earlier.read(EarlierSplits(folder=demo.path, content="0" * 64), None)
 
 
 def test_it_counts_by_content_and_another_step_is_refused(demo):

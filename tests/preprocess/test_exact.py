@@ -54,7 +54,16 @@ def test_it_finds_what_comparing_all_with_all_finds(texts, near):
 
 
 @pytest.mark.parametrize(
-    "change", [{"RUN": 50}, {"PART": 20}, {"RUN": 7, "RANGES": 2}, {"MEETINGS_HELD": 50}, {"COUNTERS": 7}, {"BLOCK": 3}]
+    "change",
+    [
+        {"RUN": 50},
+        {"PART": 20},
+        {"RUN": 7, "RANGES": 2},
+        {"PART": 1, "RANGES": 1 << 14},
+        {"MEETINGS_HELD": 50},
+        {"COUNTERS": 7},
+        {"BLOCK": 3},
+    ],
 )
 def test_little_memory_changes_nothing(texts, near, change, monkeypatch):
     whole = near(*texts)
