@@ -231,7 +231,8 @@ def append_line(path: Path, line: str) -> None:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
                 torn = file.read(1) != b"\n"
-            # One write: on every system appended bytes of two processes follow each other.
+            # One write: on POSIX appended bytes of two processes follow each other. Windows' C runtime seeks first, and of
+            # two writes in one instant one may be lost there.
             file.write(("\n" if torn else "").encode() + line.encode("utf-8") + b"\n")
             file.flush()
             _flush(file.fileno())

@@ -191,7 +191,7 @@ STEPS: dict[str, Step] = {
             counted="so8t.preprocess.order",
         ),
         Step(
-            "preprocess", "so8t.preprocess.run", 4,
+            "preprocess", "so8t.preprocess.run", 5,
             section=lambda config, part: config.preprocess.pinned(),
             needs=_preprocess_needs,
             fan=("shard", "preprocess.shard"),

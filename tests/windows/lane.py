@@ -78,6 +78,8 @@ class Lane:
                 continue
             say(f"{piece.name}: making it")
             began, partial = time.monotonic(), piece.with_name(f"{piece.name}.partial")
+            if piece.exists() and not (piece / STAMP).is_file():
+                raise RuntimeError(f"{piece} was not made by this lane, so it is left alone; set {FOLDER_VARIABLE}")
             for old in (partial, piece):
                 shutil.rmtree(old, ignore_errors=True)
             partial.mkdir(parents=True)

@@ -129,6 +129,15 @@ def test_the_packages_are_pinned_and_windows_own():
     assert all(re.fullmatch(r"[a-z0-9-]+==\S+", each) for each in wanted)
 
 
+def test_a_folder_of_somebody_else_is_not_removed(tmp_path):
+    """The variable may name a folder in which such a name is taken: a stamped one alone is made anew."""
+    (tmp_path / "prefix").mkdir()
+    (tmp_path / "prefix" / "mine").touch()
+    with pytest.raises(RuntimeError, match="left alone"):
+        lane.Lane(tmp_path).setup(lambda words: None)
+    assert (tmp_path / "prefix" / "mine").exists()
+
+
 def test_an_unfinished_piece_is_missing(tmp_path):
     """Only a piece that was renamed, with the stamp of its recipe, counts."""
     windows = lane.Lane(tmp_path)
