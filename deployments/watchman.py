@@ -128,14 +128,10 @@ class Watchman:
         """The server may be the very thing that is wrong."""
         if time.monotonic() - self._looked_at < self.config.monitor.interval_s:
             return
-        from flows.monitor import tell_user
+        from flows.monitor import act
         from so8t.monitor.look import look
-        from so8t.monitor.recover import recover
 
         self._looked_at = time.monotonic()
         self._say(f"monitor  looks without the server ({type(error).__name__})")
         home: Path = self.config.home()
-        report = look(home, self.config.monitor)
-        if self.config.monitor.recover:
-            recover(home, report, self.config.monitor)
-        tell_user(report, home, self.config.notify)
+        act(look(home, self.config.monitor), home, self.config.monitor, self.config.notify)

@@ -46,11 +46,9 @@ def so8t_monitor(home: str, pool: str, monitor: Monitor = Monitor(), notify: Not
     """Look once, act where `monitor.recover` allows, and tell what is new."""
     with get_client(sync_client=True) as client:
         report = look(Path(home), monitor, _heartbeat(client, pool))
-        if monitor.recover:
-            recover(Path(home), report, monitor)
+        act(report, Path(home), monitor, notify)
         create_markdown_artifact(markdown=page(report), key=KEY, description=levels(report))
         _tell_prefect(report, home)
-        tell_user(report, Path(home), notify)
         run = FlowRunContext.get().flow_run  # type: ignore[union-attr]
         if run is not None and run.deployment_id is not None:
             _forget(client, run.deployment_id, monitor.keep_runs)
@@ -76,6 +74,15 @@ def _tell_prefect(report: Report, home: str) -> None:
         emit_event(f"so8t.monitor.{finding.kind}", resource, payload=dict(vars(finding)))
     for action in report.actions:
         emit_event(f"so8t.recovery.{action.kind}", resource, payload=dict(vars(action)))
+
+
+def act(report: Report, home: Path, settings: Monitor, told: Notify) -> None:
+    """Do what may be done, and tell the user before the server, which may be gone: what was found is told once."""
+    try:
+        if settings.recover:
+            recover(home, report, settings)
+    finally:
+        tell_user(report, home, told)
 
 
 def tell_user(report: Report, home: Path, settings: Notify) -> None:

@@ -242,11 +242,12 @@ def describe_exit(code: int) -> str:
 def write_error(path: Path, error: BaseException) -> None:
     """What the child leaves for its parent."""
     told: dict[str, Any] = {
-        "type": type(error).__name__, "fault": faults.classify(error), "message": str(error),
+        "type": type(error).__name__, "fault": faults.classify(error),
+        "message": faults.without_password(str(error)),
         "endpoint": "", "wait_s": 0.0, "place": "", **faults.evidence(error),
     }  # fmt: skip
     if isinstance(error, UserError):
-        told |= {"found": error.found, "wanted": error.wanted, "do": error.do}
+        told |= {"found": faults.without_password(error.found), "wanted": error.wanted, "do": error.do}
     if isinstance(error, So8tError):
         told |= {"exit_code": error.exit_code}
     durable.write_json(path, told)

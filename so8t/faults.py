@@ -76,7 +76,9 @@ POLICIES: dict[Fault, Policy] = {
     Fault.DAMAGED: Policy(True, "nothing: it was set aside and is made again; more than one: test disk and memory"),
     Fault.GATE: Policy(False, "read which number missed; what was measured lies in the `.damaged-<n>` folder"),
     Fault.HANG: Policy(
-        True, "a fresh process goes on from the newest checkpoint; if it returns, report the stacks file"
+        True,
+        "a fresh process goes on from the newest checkpoint; if it returns, report the stacks file, or raise "
+        "monitor.stall_minutes where the step is only slow",
     ),
     Fault.BAD_INPUT: Policy(False, "what the message's last line says"),
     Fault.CRASH: Policy(True, "a fresh process tries again; if it returns, update driver and packages"),

@@ -16,6 +16,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from so8t.benchmark.page import markdown
 from so8t.config import Config
 from so8t.errors import So8tError
+from so8t.faults import without_password
 from so8t.overview.gather import gather
 from so8t.overview.page import blocks, pictures
 from so8t.overview.training import Checked
@@ -101,7 +102,7 @@ def shown(config: Config) -> Iterator[None]:
         yield
     except BaseException as error:
         state = "failed" if isinstance(error, Exception) else "interrupted"
-        note = f"It ended with: {error}"
+        note = f"It ended with: {without_password(str(error))}"
         raise
     finally:
         ended.set()

@@ -6,11 +6,13 @@ entry). The persisted result is a small reference, never the data.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import httpx
 from prefect import get_run_logger, task
 from prefect.context import TaskRunContext
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
 from prefect.states import State
 from prefect.task_runners import TaskRunner
@@ -71,12 +73,8 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
 
     def say(what: str) -> None:
         logger.warning(what)
-        try:
-            for sink in sinks:
-                sink.report(str(ref), 0, None, what, {})
-        except ResourceError as refusal:
-            # A session cannot note a wait for room on the disk that is full.
-            logger.warning("no note was taken of it: %s", refusal.found)
+        for refusal in _told(sinks, str(ref), what):
+            logger.warning("no note was taken of it: %s", refusal)
 
     tries = Attempts(ref, key, config, store, say, session)
     try:
@@ -97,6 +95,18 @@ def run_step(step: str, part: str, key: str, config: Config) -> Reference:
         # Killed between the commit and this line, the store has it and Prefect does not know.
         "cached": held,
     }
+
+
+def _told(sinks: Iterable[Sink], step: str, what: str) -> Iterator[Exception]:
+    """Tell every sink what recovery does; what one cannot take must not end the wait that it is told of.
+
+    A session cannot note a wait for room on the disk that is full, nor the UI one for a server that is its own.
+    """
+    for sink in sinks:
+        try:
+            sink.report(step, 0, None, what, {})
+        except (ResourceError, httpx.HTTPError, PrefectException) as refusal:
+            yield refusal
 
 
 def _curves(ref: Ref, key: str, config: Config) -> tuple[PrefectCurves, ...]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from so8t import child
 from so8t.attempt import LOGS_VARIABLE, recorded
 from so8t.config import Notify
-from so8t.errors import Interrupted, ResourceError, StepFailed
+from so8t.errors import InputError, Interrupted, ResourceError, StepFailed
 from so8t.session import SessionFile, read
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +64,16 @@ def test_an_end_is_noted(home, error, state):
     assert json.loads((logs / "summary.json").read_text(encoding="utf-8"))["state"] == state
     assert json.loads((logs / "errors.jsonl").read_text(encoding="utf-8"))["type"] == type(error).__name__
     assert read(session.folder).status == state
+
+
+def test_the_password_of_an_address_is_told_to_nobody(home):
+    session = SessionFile.open(home, "run-1", "run")
+    with pytest.raises(StepFailed), recorded(home, session, SILENT):
+        raise StepFailed("no answer of https://me:hushhush@mirror.example/api")
+    child.write_error(home / "error.json", InputError("https://me:hushhush@mirror.example is gone", "it", "look"))
+    noted = [path for path in home.rglob("*") if path.is_file()]
+    assert {"summary.json", "errors.jsonl", "notices.jsonl", "error.json"} <= {path.name for path in noted}
+    assert [path for path in noted if b"hushhush" in path.read_bytes()] == []
 
 
 @pytest.mark.parametrize(("error", "state"), ENDS)

@@ -28,7 +28,9 @@ def note(home: Path, state: State, wall_s: float, settings: Monitor) -> None:
         if run is None or session.status not in OPEN:
             continue
         oldest_s = wall_s - settings.crash_loop_minutes * 60
-        kept = [start for start in state.starts.get(run, []) if start.reached == reached and start.wall_s >= oldest_s]
+        # What lies ahead was noted by a clock that has been set back since.
+        recent = [start for start in state.starts.get(run, []) if oldest_s <= start.wall_s <= wall_s]
+        kept = [start for start in recent if start.reached == reached]
         starts[run] = [*kept, Start(wall_s=wall_s, attempts=session.attempts, reached=reached)]
     state.starts = starts
 

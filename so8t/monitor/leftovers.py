@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from so8t import durable
 
 # No write leaves its file untouched for as long.
@@ -34,9 +36,22 @@ def _below(folder: Path, idle_s: float) -> Iterator[tuple[Path, int]]:
 
 def remove(found: list[tuple[Path, int]]) -> tuple[int, int]:
     """How many could be removed, and their bytes."""
-    files, size_bytes = 0, 0
+    files, size_bytes, opened = 0, 0, _open_now()
     for path, size in found:
+        if path.resolve() in opened:
+            continue
         with contextlib.suppress(OSError):  # its writer lives after all, and has it open
             path.unlink()
             files, size_bytes = files + 1, size_bytes + size
     return files, size_bytes
+
+
+def _open_now() -> set[Path]:
+    """Files that some process has open: a writer that was asleep with the machine goes on with an old file."""
+    found: set[Path] = set()
+    if os.name == "nt":
+        return found  # there they refuse to go
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            found |= {Path(one.path) for one in process.open_files()}
+    return found

@@ -1,6 +1,7 @@
 """What may be done about what a look found: end what hangs, remove own leftovers, stop a crash loop. Never user data."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import psutil
 
 from so8t import fence, hang, recoveries, resumption
 from so8t.faults import Fault
-from so8t.monitor import ending, leftovers, machine, processes
+from so8t.monitor import ending, leftovers, machine, processes, services
 from so8t.monitor.config import Monitor
 from so8t.monitor.finding import Action, Finding
 from so8t.monitor.look import Report
@@ -21,13 +22,15 @@ HANG_POLICY, LOOP_POLICY = "end it, and go on from the newest checkpoint", "stop
 
 def recover(home: Path, report: Report, settings: Monitor, *, dry_run: bool = False) -> list[Action]:
     """Act on a report, most urgent first; gives what was done, or with `dry_run` what would be."""
-    made = [
-        *_crash_loops(home, report, settings, dry_run),
-        *_hanging(home, report, settings, dry_run),
-        *_leftovers(home, report, dry_run),
-        *_services(report, dry_run),
-    ]
-    report.actions = made
+    # What was done is in the report also where the next thing fails.
+    report.actions = made = list[Action]()
+    for action in itertools.chain(
+        _crash_loops(home, report, settings, dry_run),
+        _hanging(home, report, settings, dry_run),
+        _leftovers(home, report, dry_run),
+        _services(home, report, dry_run),
+    ):
+        made.append(action)
     return made
 
 
@@ -88,19 +91,21 @@ def _leftovers(home: Path, report: Report, dry_run: bool) -> Iterator[Action]:
     yield Action("leftovers", "temporary files", did, f"{size_bytes / machine.GIB:.2f} GiB are free again")
 
 
-def _services(report: Report, dry_run: bool) -> Iterator[Action]:
+def _services(home: Path, report: Report, dry_run: bool) -> Iterator[Action]:
     """`so8t up` begins what is gone again; what is there and silent must go first."""
-    up, standing = report.services.up, {(finding.kind, finding.subject) for finding in report.findings}
+    # Since the look a server may have come to itself, and a process id may be another's.
+    standing, now = {(finding.kind, finding.subject) for finding in report.findings}, services.running(home)
+    up, workers = now.up, [pid for pid in report.services.workers if pid in now.workers]
     if up is None:
         return
     own = {process.pid for process in psutil.Process(up.pid).children(recursive=True)}
     silent: list[tuple[str, list[int]]] = []
-    if ("server", "silent") in standing and report.services.server_pid:
-        silent.append(("server", [report.services.server_pid]))
+    if ("server", "silent") in standing and now.server_pid == report.services.server_pid and not now.server_port:
+        silent.append(("server", [now.server_pid] if now.server_pid else []))
     if ("worker", "silent") in standing:
-        silent.append(("worker", report.services.workers))
+        silent.append(("worker", workers))
     if ("worker", "several") in standing:
-        silent.append(("worker", [pid for pid in report.services.workers if pid not in own]))
+        silent.append(("worker", [pid for pid in workers if pid not in own]))
     for kind, pids in silent:
         for pid in pids:
             outcome = WOULD if dry_run else _each(pid, psutil.Process.kill)

@@ -62,10 +62,12 @@ def _up(home: Path) -> Up | None:
 
 def _workers(home: Path) -> Iterator[int]:
     """Processes of this user that take runs of this home; whoever started them."""
-    wanted = str(home / "prefect")
+    wanted, parents = str(home / "prefect"), dict[int, int]()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             command = process.cmdline()
             takes_runs = any(tuple(command[at : at + 3]) == WORKER for at in range(len(command)))
             if takes_runs and process.environ().get("PREFECT_HOME") == wanted:
-                yield process.pid
+                parents[process.pid] = process.ppid()
+    # The python.exe of a virtual environment on Windows is a launcher, and its child has the same command line.
+    yield from (pid for pid, parent in parents.items() if parent not in parents)

@@ -198,7 +198,8 @@ class Attempts:
             self._note(fault, "fresh-process", told, "tried again")
             self._wait(fault, rules.fresh_process_delay_s)
             return self.config
-        raise self._stop(fault, error, "a device and a driver that last", POLICIES[fault].do) from error
+        wanted = "reports of progress" if fault is Fault.HANG else "a device and a driver that last"
+        raise self._stop(fault, error, wanted, POLICIES[fault].do) from error
 
     def _look_at_inputs(self, error: Exception, rule: str) -> None:
         """InputLost where an input is damaged and has been set aside; GivenUp where it was made again already."""
@@ -228,7 +229,7 @@ class Attempts:
 
     def _stop(self, fault: Fault, error: Exception, wanted: str, do: str) -> GivenUp:
         self._note(fault, "stop", self._why(error), "stopped")
-        found = error.found if isinstance(error, UserError) else faults.without_password(str(error))
+        found = faults.without_password(error.found if isinstance(error, UserError) else str(error))
         return GivenUp(f"{self.ref} stops ({fault}): {found}", wanted, do, fault)
 
     def _count(self, what: str, own: bool = True) -> int:

@@ -17,6 +17,7 @@ from so8t.child import stopping
 from so8t.errors import GivenUp, Interrupted, NotFinite, ResourceError, StepFailed
 from so8t.faults import Fault, classify
 from so8t.step import execute
+from tasks import steps
 from tasks.run import remaking
 from tests.faults.steps import FIRST, Walk, declare
 from tests.test_attempt import _fill, small  # noqa: F401 - a fixture
@@ -154,6 +155,25 @@ def test_a_password_in_an_address_is_told_to_nobody(site, tmp_path, monkeypatch)
     site.statuses = [503, 200]
     walk.second()
     assert "hushhush" not in json.dumps([found.model_dump() for found in recoveries.read(tmp_path)]) + str(walk.said)
+
+
+def test_a_sink_that_is_away_ends_no_wait(tmp_path):
+    """A page of a server that is starting, a session on the full disk: the others are told."""
+    heard = []
+
+    class Sink:
+        def __init__(self, refusal=None):
+            self.refusal = refusal
+
+        def report(self, step, done, total, message, metrics):
+            if self.refusal:
+                raise self.refusal
+            heard.append(message)
+
+    refusals = [httpx.ConnectError("refused"), ResourceError("the disk is full", "room", "free some")]
+    sinks = [Sink(), Sink(refusals[0]), Sink(refusals[1]), Sink()]
+    assert list(steps._told(sinks, "second", "waiting")) == refusals
+    assert heard == ["waiting", "waiting"]
 
 
 def test_a_missing_package_names_its_extra_and_nothing_is_installed(tmp_path, monkeypatch):

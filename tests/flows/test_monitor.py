@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import State, StateType
 from prefect.events.worker import EventsWorker
@@ -116,6 +117,20 @@ def test_without_a_server_it_looks_all_the_same(world, watched):
         man._serve()
     assert "looks without the server" in said[0]
     assert [notice["title"] for notice in world.notices()] == ["so8t: 1 thing(s) to know"]
+
+
+def test_what_was_found_is_told_also_where_the_server_takes_no_page(world, watched, monkeypatch):
+    deployment, man, said, _ = watched
+    world.client.create_flow_run_from_deployment(deployment)
+
+    def refuse(**page):
+        raise httpx.ConnectError("All connection attempts failed")
+
+    with monkeypatch.context() as gone:
+        gone.setattr("flows.monitor.create_markdown_artifact", refuse)
+        man._serve()
+    assert "ConnectError" in said[0]
+    assert [notice["title"] for notice in world.notices()] == ["so8t: 1 thing(s) to know"], "no look tells it again"
 
 
 def test_a_run_that_is_to_stop_is_not_resumed(world):

@@ -17,7 +17,7 @@ import pytest
 from so8t import attempt, durable, fence, recoveries, resumption
 from so8t.births import birth
 from so8t.errors import StepFailed
-from so8t.monitor import leftovers, machine, services, stalls
+from so8t.monitor import crash_loop, leftovers, machine, services, stalls
 from so8t.monitor.clock import Moment, jumped_s, moment, watched_s
 from so8t.monitor.config import Monitor
 from so8t.monitor.forecast import hours_left
@@ -188,6 +188,30 @@ def test_own_leftovers_go_when_the_disk_is_low_and_nothing_else(home):
     assert all(path.exists() for path in (fresh, *theirs))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there an open file refuses to go")
+def test_a_file_that_is_being_written_stays_however_old_it_looks(home):
+    """The machine slept for a night in the middle of a write: by the clock the file is old."""
+    ours = home / "sessions" / "train-1" / "session.json.0123abcd.tmp"
+    ours.parent.mkdir(parents=True)
+    low = CALM.model_copy(update={"disk_free_min_gib": 1e9})
+    with ours.open("wb") as file:
+        file.write(b"x")
+        file.flush()
+        os.utime(ours, (time.time() - 9 * 3600,) * 2)
+        assert [one.did for one in recover(home, look(home, low), low)] == ["removed 0 of 1 files"]
+        assert ours.exists()
+    assert [one.did for one in recover(home, look(home, low), low)] == ["removed 1 of 1 files"]
+
+
+def test_starts_that_a_clock_noted_which_was_set_back_count_no_more(home):
+    settings, run, state = CALM.model_copy(update={"crash_loop_restarts": 3}), str(uuid.uuid4()), State()
+    for wall_s in (100_000.0, 100_060.0, 10_000.0, 10_060.0):
+        SessionFile.open(home, fence.session_id(run), "run")
+        crash_loop.note(home, state, wall_s, settings)
+    assert [start.wall_s for start in state.starts[run]] == [10_000.0, 10_060.0]
+    assert list(crash_loop.look(state, settings)) == []
+
+
 def test_a_crash_loop_is_stopped_whatever_ended_its_attempts(home):
     """Each attempt under another supervisor, as after power cuts: `so8t up` would go on for ever."""
     settings, run = CALM.model_copy(update={"crash_loop_restarts": 3}), str(uuid.uuid4())
@@ -303,6 +327,22 @@ def test_two_workers_of_one_home(home, monkeypatch):
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def test_a_launcher_and_the_worker_below_it_are_one(home):
+    """As on Windows, where a virtual environment's python.exe starts the real one with the same command line."""
+    below = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {WORKER!r}, *sys.argv[1:]]).returncode)"
+    command = [sys.executable, "-c", below, "prefect", "worker", "start"]
+    environment = {**os.environ, "PREFECT_HOME": str(home / "prefect")}
+    launcher = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    try:
+        assert launcher.stdout.readline() == b"on\n"
+        assert services.running(home).workers == [launcher.pid]
+    finally:
+        for process in (*psutil.Process(launcher.pid).children(), launcher):
+            process.kill()
+        launcher.wait()
+        launcher.stdout.close()
 
 
 def test_a_full_disk_is_told_once_all_the_same(home, monkeypatch, capsys):
