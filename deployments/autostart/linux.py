@@ -1,11 +1,12 @@
 """Linux: a systemd user unit, so no administrator is asked."""
 
-import getpass
 import os
 import shlex
 import shutil
 import tempfile
 from pathlib import Path
+
+import psutil
 
 from deployments.autostart.entry import PREFIX, Entry, name_of, read_command
 from deployments.autostart.manager import AutostartFailed, Called, Preview, Registered, call, line_differences
@@ -149,7 +150,7 @@ class Systemd:
 
     def notes(self, entry: Entry) -> list[str]:
         """How to start, read and keep it."""
-        user = getpass.getuser()
+        user = user_name()
         return [
             f"It starts at the next logon; now: systemctl --user start {entry.name}{SUFFIX}",
             f"Its output: journalctl --user -u {entry.name}{SUFFIX}",
@@ -157,6 +158,11 @@ class Systemd:
             f"To start with the machine, after a power cut and with nobody there: loginctl enable-linger {user}",
             "The machine itself must switch on again: in its BIOS, restore power after AC loss.",
         ]
+
+
+def user_name() -> str:
+    """Of whoever runs this; the number where nobody has named it, as in some containers."""
+    return psutil.Process().username()
 
 
 def _files(unit: str) -> list[Path]:

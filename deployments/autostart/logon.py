@@ -1,9 +1,8 @@
 """Whether anybody logs on after a power cut: the machine's own settings, read without rights and without passwords."""
 
-import getpass
 import sys
 
-from deployments.autostart.linux import lingering
+from deployments.autostart.linux import lingering, user_name
 from deployments.autostart.manager import AutostartFailed, call
 from so8t.preflight.finding import Finding
 
@@ -18,7 +17,7 @@ def check_logon() -> Finding:
         return of_winlogon(_winlogon("AutoAdminLogon"), _winlogon("DefaultUserName"))
     if sys.platform == "darwin":
         return _macos()
-    return of_linger(lingering(getpass.getuser()))
+    return of_linger(lingering(user_name()))
 
 
 def of_linger(state: str) -> Finding:
@@ -26,7 +25,7 @@ def of_linger(state: str) -> Finding:
     if state == "on":
         return Finding("logon", "ok", f"lingering is on: the unit starts with the machine {BIOS}")
     if state == "off":
-        do = f"loginctl enable-linger {getpass.getuser()} {BIOS}"
+        do = f"loginctl enable-linger {user_name()} {BIOS}"
         return Finding("logon", "warn", "lingering is off: the unit waits until you log in", WANTED, do)
     return Finding("logon", "not looked at", "loginctl tells nothing of lingering here")
 

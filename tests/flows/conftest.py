@@ -16,6 +16,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
+from prefect.events.worker import EventsWorker
 from prefect.settings import temporary_settings
 
 from deployments.register import POOL, register
@@ -36,6 +37,8 @@ print("held", flush=True)
 sys.stdin.read()
 """
 DAY_S = 86400
+
+EVENTS_S = 30
 
 
 class World:
@@ -145,6 +148,8 @@ def served(tmp_path_factory) -> Iterator[tuple[SyncPrefectClient, UUID, Path]]:
         with temporary_settings(settings), get_client(sync_client=True) as client:
             ids = register(client, {so8t_pipeline.name: {}})
             yield client, ids[f"{so8t_pipeline.name}/so8t"], home / "prefect" / "prefect.db"
+            # One worker of a process sends its events, to the server that it first met; the next module has another.
+            EventsWorker.drain_all(timeout=EVENTS_S)
 
 
 @pytest.fixture
