@@ -282,7 +282,7 @@ STEPS: dict[str, Step] = {
             session="followed",
         ),
         Step(
-            "benchmark", "so8t.benchmark.run", 4,
+            "benchmark", "so8t.benchmark.run", 5,
             section=lambda config, part: config.benchmark.pinned(),
             needs=lambda config, part: {
                 "data": PREPROCESS, "train": TRAIN, "bake": BAKE, **_question_refs(config),

@@ -183,7 +183,8 @@ def score_interval(table: PairedTable, level: float = 0.95) -> Interval:
     centre = min(max(table.difference, -edge), edge)
     low = _root(lambda delta: z - score_statistic(table, delta), -edge, centre)
     high = _root(lambda delta: -z - score_statistic(table, delta), centre, edge)
-    return Interval(low, high, level)
+    # A difference of 1 or -1 lies on the edge itself, which the statistic cannot be asked for.
+    return Interval(min(low, table.difference), max(high, table.difference), level)
 
 
 def equivalence(table: PairedTable, margin: float, alpha: float = 0.05) -> MarginTest:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
@@ -84,6 +84,8 @@ def test_score_interval_without_discordance_is_the_closed_form() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(TABLES)
+@example(s.PairedTable(0, 0, 1, 0))
+@example(s.PairedTable(0, 3, 0, 0))
 def test_score_interval_holds_what_the_score_test_accepts(table: s.PairedTable) -> None:
     interval = s.score_interval(table)
     assert interval.low <= table.difference <= interval.high
