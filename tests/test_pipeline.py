@@ -14,6 +14,8 @@ from tests.conftest import ROOT, command, run
 
 SEVEN_NAMES = [ref.step for ref in SEVEN]
 TASKS = ("safety", "digits", "tones")
+# The whole demo is one fixture: minutes on two cores that nobody shares, a quarter of an hour where others work too.
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_run_completes_and_says_so(demo, demo_home):
