@@ -37,6 +37,7 @@ def main(options: argparse.Namespace) -> int:
     from deployments.terminal import open_display
     from so8t import attempt, durable
     from so8t.config import load_config
+    from so8t.faults import without_password
 
     raise_on_signals()
     config = load_config(options.config, options.overrides, options.home)
@@ -60,7 +61,7 @@ def main(options: argparse.Namespace) -> int:
             if (logs / "summary.json").exists():
                 summary = durable.read_json(logs / "summary.json")
             else:
-                summary |= {"error": str(error)}
+                summary |= {"error": without_password(str(error))}
                 attempt.log_error(logs, error)
                 durable.write_json(logs / "summary.json", summary)
         raise

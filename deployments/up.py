@@ -191,14 +191,14 @@ class Supervisor:
         return (httpx.HTTPError, PrefectException, OSError)
 
     def _complain(self, error: Exception, pause_s: float) -> None:
+        from so8t.faults import without_password
         from so8t.notify import notify
 
         self._failures += 1
-        self.say(f"resume  failed ({type(error).__name__}: {error}); again in {pause_s:g} s")
+        told = without_password(f"{type(error).__name__}: {error}")
+        self.say(f"resume  failed ({told}); again in {pause_s:g} s")
         if self._failures == FAILURES_BEFORE_NOTICE:
-            notify(
-                self.home, "resume", "so8t: self-resume fails", f"{type(error).__name__}: {error}", self.config.notify
-            )
+            notify(self.home, "resume", "so8t: self-resume fails", told, self.config.notify)
 
     def say(self, line: str) -> None:
         """One line, with the seconds since the start."""

@@ -62,7 +62,7 @@ def recorded(home: Path, session: SessionFile | None, settings: Notify) -> Itera
         stopped = isinstance(error, Interrupted) or not isinstance(error, Exception)
         if not stopped:
             fault = faults.classify(error)
-            told = f"{faults.without_password(str(error))}\nTo do: {faults.POLICIES[fault].do}\nLogs: {logs}"
+            told = f"{error}\nTo do: {faults.POLICIES[fault].do}\nLogs: {logs}"
             notify(home, "failed", f"so8t: the run failed ({fault})", told, settings)
         with durable.replacing_no_error(logs):
             log_error(logs, error, session.session.session_id if session is not None else "")

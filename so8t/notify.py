@@ -15,6 +15,7 @@ from typing import Literal
 
 from so8t import durable, sound
 from so8t.config import Notify
+from so8t.faults import without_password
 from so8t.session import now
 
 URLS_VARIABLE = "SO8T_NOTIFY_URLS"
@@ -34,8 +35,9 @@ class Outcome:
 def notify(home: Path, kind: Kind, title: str, text: str, settings: Notify) -> list[Outcome]:
     """Send one notice through every channel that the settings allow now; gives what became of it on each.
 
-    Returns after `REMOTE_TIMEOUT_S` and the length of a sound at the latest.
+    No address in it keeps its password. Returns after `REMOTE_TIMEOUT_S` and the length of a sound at the latest.
     """
+    title, text = without_password(title), without_password(text)
     _write(home, title, text)
     if kind not in settings.on:
         return []

@@ -57,6 +57,21 @@ def test_a_notice_arrives(receiver, tmp_path, monkeypatch):
     assert notices(tmp_path) == [("停電", "The run goes on.")]
 
 
+def test_no_address_within_a_notice_keeps_its_password(receiver, tmp_path, monkeypatch):
+    address, received = receiver
+    monkeypatch.setenv(URLS_VARIABLE, address)
+    notify(
+        tmp_path,
+        "resume",
+        "so8t: https://me:hushhush@a.example",
+        "no answer of https://me:hushhush@b.example",
+        Notify(sound=False),
+    )
+    assert "hushhush" not in str(received)
+    assert "b.example" in str(received)
+    assert "hushhush" not in (tmp_path / "logs" / "notices.jsonl").read_text(encoding="utf-8")
+
+
 def test_without_addresses_it_is_written_down(tmp_path, monkeypatch):
     monkeypatch.delenv(URLS_VARIABLE, raising=False)
     notify(tmp_path, "failed", "a", "1", SILENT)
