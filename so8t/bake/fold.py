@@ -52,7 +52,9 @@ def run(config: Fold, inputs: "Inputs", out: Path, progress: Progress) -> "Facts
         ),
     )  # fmt: skip
     if vision and material.vision:
-        vision_config = _write_vision(material.vision, vision, out / "vision")
+        vision_config = _write_vision(
+            material.vision, vision, out / "vision", _share(progress, 0, 1, "folding the tower")
+        )
         _once(
             out / "gguf" / f"{config.name}-mmproj-F16.gguf",
             lambda path: write_mmproj(path, vision_config, vision, f"{config.name}-mmproj", "F16", notes),
@@ -99,11 +101,18 @@ def _write_hf(config: Fold, material: Material, target: Path, progress: Progress
     base = material.base
     names = shard_names(base) if config.stock else []
     for number, name in enumerate(names):
-        progress.update(number, len(names), f"folding {name}")
-        _once(target / name, lambda path, name=name: write_folded(base / name, material.text, path))  # type: ignore[misc]
+        report = _share(progress, number, len(names), f"folding {name}")
+        if not (target / name).exists():
+            write_folded(base / name, material.text, target / name, report)
     progress.update(len(names), len(names), "folding")
     for source in _copied(config, material):
         _once(target / source.name, lambda path, source=source: durable.write_bytes(path, source.read_bytes()))  # type: ignore[misc]
+
+
+def _share(progress: Progress, number: int, count: int, doing: str) -> Callable[[int, int], None]:
+    """Reports of one part of so many as reports of all; the first of it now."""
+    progress.update(number, count, doing)
+    return lambda done, total: progress.update(number + done / total, count, doing)
 
 
 def _copied(config: Fold, material: Material) -> Iterator[Path]:
@@ -114,8 +123,8 @@ def _copied(config: Fold, material: Material) -> Iterator[Path]:
         yield material.base / INDEX
 
 
-def _write_vision(source: Path, folded: Folded, target: Path) -> dict[str, Any]:
-    _once(target / "model.safetensors", lambda path: write_folded(source / "model.safetensors", folded, path))
+def _write_vision(source: Path, folded: Folded, target: Path, report: Callable[[int, int], None]) -> dict[str, Any]:
+    _once(target / "model.safetensors", lambda path: write_folded(source / "model.safetensors", folded, path, report))
     config: dict[str, Any] = durable.read_json(source / "config.json")
     # The folded tower has no adapters, so nothing is left for alpha to scale.
     _once(target / "config.json", lambda path: durable.write_json(path, {**config, "alpha": 0.0}))

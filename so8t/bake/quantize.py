@@ -6,9 +6,11 @@ K-quants need columns divisible by 256; elsewhere llama.cpp falls back silently 
 import ctypes
 import os
 import shutil
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,10 @@ PLANNED = {"Q8_0": {"Q8_0"}, "Q6_K": {"Q6_K"}, "Q5_K_M": {"Q5_K", "Q6_K"}, "Q4_K
 EMBEDDING = "token_embd.weight"
 BLOCK_COLUMNS = {"Q8_0": 32, "Q6_K": 256, "Q5_K_M": 256, "Q4_K_M": 256}
 SPARE_BYTES = 64 << 20
+# Between two looks at how far llama.cpp has written.
+LOOK_S = 1.0
+
+Report = Callable[[int], object]
 
 
 def run(config: Quantize, inputs: "Inputs", out: Path, progress: Progress) -> "Facts":
@@ -47,8 +53,12 @@ def run(config: Quantize, inputs: "Inputs", out: Path, progress: Progress) -> "F
     started = time.monotonic()
     if not target.exists():
         needed = demand_room(source, target, config.base_type)
-        progress.update(0, 1, f"quantizing to {config.type}: at most {needed / 1e9:.2f} GB")
-        quantize(source, target, config.base_type, progress.machine.threads, guide)
+        doing = f"quantizing to {config.type}: at most {needed / 1e9:.2f} GB"
+        progress.update(0, 1, doing)
+        quantize(
+            source, target, config.base_type, progress.machine.threads, guide,
+            lambda written: progress.update(min(written / needed, 0.99), 1, doing),
+        )  # fmt: skip
     progress.update(1, 1, f"quantized to {config.type}")
     types = tensor_types(target)
     return {
@@ -99,11 +109,16 @@ def _bits_max(tensor: Any, kind: str) -> int:
 
 
 def quantize(
-    source: Path, target: Path, kind: str, threads: int = 0, guide: Mapping[str, Columns] | None = None
+    source: Path,
+    target: Path,
+    kind: str,
+    threads: int = 0,
+    guide: Mapping[str, Columns] | None = None,
+    report: Report = lambda written: None,
 ) -> None:
     """Quantize one file; the bytes do not depend on the number of threads. StepFailed with llama.cpp's own words.
 
-    `guide`: mean x^2 of the input columns by tensor name.
+    `guide`: mean x^2 of the input columns by tensor name. `report` is told the bytes written so far, from a thread.
     """
     silence()
     params = lib.llama_model_quantize_default_params()
@@ -114,13 +129,39 @@ def quantize(
         params.imatrix = _as_imatrix(guide)
     temporary = target.with_name(target.name + durable.TMP_SUFFIX)
     with durable.explain_full_disk(target):
-        code = lib.llama_model_quantize(
-            str(source).encode("utf-8"), str(temporary).encode("utf-8"), ctypes.byref(params)
-        )
+        with _growing(temporary, report):
+            code = lib.llama_model_quantize(
+                str(source).encode("utf-8"), str(temporary).encode("utf-8"), ctypes.byref(params)
+            )
         if code:
             raise StepFailed(f"llama.cpp could not quantize {source.name} to {kind} (code {code})\n{recent_log()}")
         durable.fsync_file(temporary)
         durable.replace(temporary, target)
+
+
+@contextmanager
+def _growing(path: Path, report: Report) -> Iterator[None]:
+    """Tell the size of a file each time it has grown: a native call reports nothing by itself, and one that stands still
+    must not look as if it went on.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        told = 0
+        while not ended.wait(LOOK_S):
+            written = path.stat().st_size if path.exists() else 0
+            if written > told:
+                told = written
+                report(written)
+
+    watcher = threading.Thread(target=watch, name="quantized", daemon=True)
+    path.unlink(missing_ok=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _as_imatrix(guide: Mapping[str, Columns]) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from so8t import fence
 from so8t.monitor.config import Monitor
 from so8t.monitor.finding import Finding
-from so8t.monitor.state import Start, State
+from so8t.monitor.state import Start, State, remembered
 from so8t.resumption import marks_now
 from so8t.session import sessions
 
@@ -33,6 +33,12 @@ def note(home: Path, state: State, wall_s: float, settings: Monitor) -> None:
         kept = [start for start in recent if start.reached == reached]
         starts[run] = [*kept, Start(wall_s=wall_s, attempts=session.attempts, reached=reached)]
     state.starts = starts
+
+
+def forget(home: Path, run: str) -> None:
+    """Whoever begins a run again that was stopped has mended the cause: it has all its starts."""
+    with remembered(home) as state:
+        state.starts.pop(run, None)
 
 
 def look(state: State, settings: Monitor) -> Iterator[Finding]:

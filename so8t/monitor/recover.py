@@ -9,7 +9,7 @@ import psutil
 
 from so8t import fence, hang, recoveries, resumption
 from so8t.faults import Fault
-from so8t.monitor import ending, leftovers, machine, processes, services
+from so8t.monitor import crash_loop, ending, leftovers, machine, processes, services
 from so8t.monitor.config import Monitor
 from so8t.monitor.finding import Action, Finding
 from so8t.monitor.look import Report
@@ -63,6 +63,7 @@ def _crash_loops(home: Path, report: Report, settings: Monitor, dry_run: bool) -
             yield Action(finding.kind, finding.subject, "stop the run", WOULD)
             continue
         resumption.ask_to_stop(home, finding.subject, finding.found)
+        crash_loop.forget(home, finding.subject)
         _record(home, finding.subject, "", Fault.UNKNOWN, LOOP_POLICY, finding.found, "stopped")
         ended = [_end_run(unit, finding, settings) for unit in report.units if unit.run == finding.subject]
         outcome = "; ".join(ended) or "it is not begun again"

@@ -397,17 +397,21 @@ def shard_names(folder: Path) -> list[str]:
     return ["model.safetensors"]
 
 
-def write_folded(source: Path, folded: Folded, target: Path) -> int:
+def write_folded(
+    source: Path, folded: Folded, target: Path, report: Callable[[int, int], object] = lambda done, total: None
+) -> int:
     """Write one shard folded, in the very layout of `source`; give the number of changed tensors.
 
-    The header is copied, untouched tensors byte for byte; the others are cast once to their own dtype.
+    The header is copied, untouched tensors byte for byte; the others are cast once to their own dtype. `report` is told
+    before each tensor how many are done, of how many.
     """
     data_at, header = read_header(source)
     header.pop("__metadata__", None)
     changed = 0
     with durable.open_for_write(target) as file, source.open("rb") as head:
         file.write(head.read(data_at))
-        for name in sorted(header, key=lambda name: header[name]["data_offsets"][0]):
+        for number, name in enumerate(sorted(header, key=lambda name: header[name]["data_offsets"][0])):
+            report(number, len(header))
             if not folded.adapter.touches(name):
                 for piece in folded.base.pieces(name):
                     file.write(piece)

@@ -116,7 +116,9 @@ def test_untouched_tensors_and_header_are_byte_identical(tmp_path):
         metadata={"x": "y"},
     )
     folded = Folded(Tensors([source]), Adapter({"two.weight": Change(r_out=rotations(RNG.normal(size=(2, 28)), 1.0))}))
-    assert write_folded(source, folded, target) == 1
+    told = []
+    assert write_folded(source, folded, target, lambda done, total: told.append((done, total))) == 1
+    assert told == [(0, 2), (1, 2)]
     before, after = load_file(source), load_file(target)
     assert source.stat().st_size == target.stat().st_size
     assert torch.equal(before["one.weight"], after["one.weight"])

@@ -37,6 +37,17 @@ def test_bytes_do_not_depend_on_threads_and_a_finished_file_is_kept(folded, prog
     assert path.stat().st_mtime_ns == before
 
 
+def test_what_llama_cpp_has_written_is_told_as_it_grows(folded, progress, tmp_path, monkeypatch):
+    """Whoever looks for processes that hang sees that it works; a file that stands still would say nothing."""
+    monkeypatch.setattr(quantize, "LOOK_S", 0.002)
+    told = []
+    target = tmp_path / "x.gguf"
+    quantize.quantize(quantize.model_gguf(folded.path / "gguf"), target, "Q4_K_M", 1, None, told.append)
+    assert len(told) > 1
+    assert told == sorted(set(told))
+    assert told[-1] <= target.stat().st_size
+
+
 def test_k_quant_of_narrow_columns_is_reported_as_a_fallback(world, tmp_path):
     from transformers import Phi3Config, Phi3ForCausalLM
 

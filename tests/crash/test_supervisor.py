@@ -47,8 +47,8 @@ class Standin:
         path = os.pathsep.join([str(STANDIN), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         self.environment = {"SO8T_STANDIN": str(folder), "PYTHONPATH": path}
 
-    def up(self) -> Tree:
-        tree = Tree(self.home, *ONE_STEP, environment=self.environment)
+    def up(self, *settings: str) -> Tree:
+        tree = Tree(self.home, *ONE_STEP, *settings, environment=self.environment)
         tree.wait_for("worker  started")
         return tree
 

@@ -78,10 +78,15 @@ class HubServer:
         # Told of each request and its moment, before or after it is carried out; it may end the client.
         self.witness: Callable[[Request, str], None] = lambda request, moment: None
         self._lock = self.counting = threading.Lock()
-        handler = type("Bound", (Handler,), {"hub": self})
-        self._server = _Server(("127.0.0.1", port), handler)
-        self._server.daemon_threads = True
+        # Set, connections that stand are answered no more.
+        self.gone = threading.Event()
+        self._server = self._listening(port)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def _listening(self, port: int) -> _Server:
+        server = _Server(("127.0.0.1", port), type("Bound", (Handler,), {"hub": self}))
+        server.daemon_threads = True
+        return server
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -90,6 +95,15 @@ class HubServer:
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def away(self, seconds: float) -> None:
+        """The network is cut for so long: the port is closed, and no connection gets an answer."""
+        self.gone.set()
+        self.__exit__(None, None, None)
+        time.sleep(seconds)
+        self.gone.clear()
+        self._server = self._listening(int(self.url.rpartition(":")[2]))
+        self.__enter__()
 
     def fail(self, route: str, status: int, times: int = 1, *, skip: int = 0, **headers: str) -> None:
         """The next `times` requests of a route are answered with a status instead."""
@@ -156,6 +170,9 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing: the log is kept by the server."""
 
     def _serve(self) -> None:
+        if self.hub.gone.is_set():
+            self.close_connection = True
+            return
         # A client that is killed leaves its connection in the middle of a request.
         with contextlib.suppress(ConnectionError):
             self._respond()
