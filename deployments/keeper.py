@@ -1,5 +1,6 @@
 """Keeps a process running: its output in a rotated log, its restarts with a growing pause."""
 
+import contextlib
 import logging
 import logging.handlers
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from so8t import durable
+from so8t import child, durable
 
 LOG_BYTES_MAX, LOG_FILES = 5_000_000, 5
 PAUSE_S, PAUSE_MAX_S = 1.0, 60.0
@@ -94,20 +95,31 @@ class Kept:
             return
         own = psutil.Process(self._process.pid)
         family = own.children(recursive=True)
-        _end(reversed(family), STOP_GRACE_S)
+        _end(family, STOP_GRACE_S, spared=_steps(family) if os.name == "nt" else frozenset())
         _end([own, *own.children(recursive=True)] if own.is_running() else [], LAST_WORD_S)
         self._process.wait()
 
 
-def _end(processes: "reversed[psutil.Process] | list[psutil.Process]", grace_s: float) -> None:
-    """Ask all to end, wait, kill the rest. On Windows asking is killing; steps there notice their closed pipe."""
-    asked = []
-    for process in processes:
-        try:
-            process.terminate()
-        except psutil.NoSuchProcess:
-            continue
-        asked.append(process)
-    _, alive = psutil.wait_procs(asked, timeout=grace_s)
+def _steps(family: list[psutil.Process]) -> frozenset[psutil.Process]:
+    """The steps' processes and all below them: they end by themselves when whoever holds their standard input ends."""
+    found = set[psutil.Process]()
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.DIE_WITH_STDIN in process.cmdline():
+                found |= {process, *process.children(recursive=True)}
+    return frozenset(found)
+
+
+def _end(family: list[psutil.Process], grace_s: float, spared: frozenset[psutil.Process] = frozenset()) -> None:
+    """Ask all to end, the lowest first, wait, kill the rest.
+
+    On Windows to ask is to kill: there the `spared` are not asked, and see it by their closed standard input.
+    """
+    for process in reversed(family):
+        if process not in spared:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=grace_s)
     for process in alive:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

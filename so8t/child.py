@@ -35,6 +35,8 @@ SCARCE_SHARE = 0.05
 # Time for an emergency checkpoint between the request to stop and the kill.
 STOP_GRACE_S = 30.0
 LOG_TAIL_LINES = 15
+# By it a step's process is known from outside.
+DIE_WITH_STDIN = "--die-with-stdin"
 # The step that several processes may share.
 SHARED = "train"
 
@@ -60,7 +62,7 @@ def run(ref: Ref, config: Config, store: Store, sinks: tuple[Sink, ...], logs: P
     for told in ("error", "ended"):
         files[told].unlink(missing_ok=True)
     command = ["so8t", "step", ref.step, "--config", str(files["config"]), "--home", str(store.home)]
-    command += ["--progress-file", str(files["progress"]), "--error-file", str(files["error"]), "--die-with-stdin"]
+    command += ["--progress-file", str(files["progress"]), "--error-file", str(files["error"]), DIE_WITH_STDIN]
     if ref.part:
         command += ["--part", ref.part]
     killed_before = faults.oom_kills()

@@ -100,15 +100,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def raise_on_signals() -> None:
     """Turn SIGINT, SIGTERM and SIGBREAK into an exception, so that files are closed and children stopped."""
-    from so8t import child
+    from so8t import child, console
 
     def stop(number: int, frame: object) -> NoReturn:
         child.stopping.set()
-        raise Interrupted(
-            f"stopped by {signal.Signals(number).name}; the same command goes on from here", exit_code=128 + number
-        )
+        # SIGBREAK, of Windows alone, asks for the same as SIGTERM.
+        known = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
+        said = f"stopped by {signal.Signals(number).name}; the same command goes on from here"
+        raise Interrupted(said, exit_code=128 + known)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     if hasattr(signal, "SIGBREAK"):
         signal.signal(signal.SIGBREAK, stop)
+    console.outlast_closing()

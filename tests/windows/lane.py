@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from tests.windows import interpreter, packages
+from tests.windows import crt, interpreter, packages
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER_VARIABLE = "SO8T_WINDOWS_LANE"
@@ -63,7 +63,11 @@ class Lane:
         self._pieces: tuple[tuple[Path, Callable[[], str], Callable[[Path], None]], ...] = (
             (place / "prefix", lambda: WINDOWS_VERSION, self._make_prefix),
             (self.python, interpreter.fingerprint, interpreter.make),
-            (self.python / "Lib" / "site-packages", lambda: "\n".join(packages.wanted()), self._install),
+            (
+                self.python / "Lib" / "site-packages",
+                lambda: "\n".join((*packages.wanted(), crt.recipe())),
+                self._install,
+            ),
         )
 
     def missing(self) -> list[str]:
@@ -153,6 +157,7 @@ class Lane:
             ],
             dict(os.environ),
         )
+        crt.complete(partial, self.python)
 
 
 def _copy(stream: IO[bytes], output: Path) -> None:

@@ -1,6 +1,7 @@
 """Which packages the lane's Python gets: what the project's torch-free parts need on Windows, at the project's pins."""
 
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -10,16 +11,18 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOTS = (
-    "apprise", "colorama", "fastapi", "filelock", "httpx", "huggingface_hub", "hypothesis", "Jinja2", "nvidia-ml-py",
-    "phonenumbers", "prefect", "protego", "psutil", "pydantic", "pytest", "pytest-timeout", "pytest-xdist", "PyYAML", "rich", "tzdata",
-    "uvicorn",
+    "apprise", "colorama", "cryptography", "fastapi", "faust-cchardet", "filelock", "httpx", "huggingface_hub", "hypothesis",
+    "ImageHash", "Jinja2", "lxml", "lxml_html_clean", "numpy", "nvidia-ml-py", "optuna", "phonenumbers", "pillow", "prefect",
+    "protego", "psutil", "pyarrow", "pycld2", "pydantic", "pytest", "pytest-timeout", "pytest-xdist", "PyYAML", "rich",
+    "safetensors", "scikit-learn", "soundfile", "trafilatura", "tzdata", "uvicorn",
 )  # fmt: skip
-# numpy and torch load libraries that Wine 8 has not; pywin32 is Docker's alone, and loaded only where it is used.
-LEFT_OUT = frozenset({"numpy", "pywin32"})
+# torch loads libraries that Wine 8 has not; pywin32 is Docker's alone, and loaded only where it is used.
+LEFT_OUT = frozenset({"pywin32", "torch"})
 WINDOWS = {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt", "platform_machine": "AMD64"}
 
 
-def wanted() -> list[str]:
+@cache
+def wanted() -> tuple[str, ...]:
     """`name==version` of every package, dependencies included, in order of their names.
 
     pip evaluates markers for the Python that it runs in, so the dependencies are followed here, with Windows' markers,
@@ -29,7 +32,7 @@ def wanted() -> list[str]:
     names = closure(ROOTS) - LEFT_OUT
     if unpinned := sorted(names - pins.keys()):
         raise LookupError(f"constraints.txt pins no {', '.join(unpinned)}")
-    return sorted(f"{name}=={pins[name]}" for name in names)
+    return tuple(sorted(f"{name}=={pins[name]}" for name in names))
 
 
 def constraints() -> dict[str, str]:

@@ -3,19 +3,21 @@
 import os
 import signal
 import subprocess
-import sys
-import time
+import winreg
 from pathlib import Path
 
 import psutil
 import pytest
 
+from deployments.autostart import logon
 from deployments.autostart.entry import Entry
 from deployments.autostart.windows import installing_user, render, system_program
-from so8t import child, sound
+from so8t import child, recoveries, sound
+from so8t.births import birth
 from so8t.cli import DEFAULT_CONFIG, raise_on_signals
 from so8t.errors import Interrupted
-from tests.conftest import ROOT
+from so8t.faults import Fault
+from tests.windows.programs import SAVES, python, wait_for
 
 WINE = (Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "winecfg.exe").exists()
 
@@ -52,28 +54,10 @@ def test_signals_become_an_exception(name):
             signal.signal(getattr(signal, each), handler)
 
 
-SAVES = (
-    "import sys, time\nfrom pathlib import Path\nfrom so8t import child\nfrom so8t.cli import raise_on_signals\n"
-    "from so8t.errors import Interrupted\nraise_on_signals(); child.die_with_stdin()\nPath(sys.argv[1]).touch()\n"
-    "try:\n    while True:\n        time.sleep(0.05)\n"
-    "except Interrupted as stop:\n    Path(sys.argv[1]).write_text('saved', encoding='utf-8'); sys.exit(stop.exit_code)\n"
-)
-
-
-def _started(path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", SAVES, str(path)], cwd=ROOT, stdin=subprocess.PIPE,
-        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return process
-
-
 def test_a_child_is_asked_to_save_before_it_ends(tmp_path):
     """Neither TerminateProcess, which asks nobody, nor Ctrl+Break, which needs a common console."""
-    process = _started(tmp_path / "mark")
+    process = python(SAVES, tmp_path / "mark", flags=subprocess.CREATE_NEW_PROCESS_GROUP)
+    wait_for(tmp_path / "mark")
     child._stop(process)
     assert (tmp_path / "mark").read_text(encoding="utf-8") == "saved"
     assert process.returncode == 143
@@ -87,13 +71,9 @@ def test_a_child_of_a_killed_parent_saves_and_ends(tmp_path):
         "print(process.pid, flush=True)\ntime.sleep(600)\n"
     )
     mark = tmp_path / "mark"
-    with subprocess.Popen(
-        [sys.executable, "-c", parent, SAVES, str(mark)], cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE
-    ) as process:
+    with python(parent, SAVES, mark, stdout=subprocess.PIPE) as process:
         below = psutil.Process(int(process.stdout.readline()))
-        deadline = time.monotonic() + 60
-        while not mark.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(mark)
         process.kill()
     below.wait(60)
     assert mark.read_text(encoding="utf-8") == "saved"
@@ -102,3 +82,37 @@ def test_a_child_of_a_killed_parent_saves_and_ends(tmp_path):
 def test_the_sound_says_what_played_it_or_nothing(tmp_path):
     """Without a device neither raises nor claims."""
     assert sound.play(tmp_path, "failed") in {"PlaySound", "Beep", ""}
+
+
+def test_a_process_is_known_by_its_birth():
+    with python("input()") as child:
+        born = birth(child.pid)
+        assert born == birth(child.pid) != birth(os.getpid())
+        child.communicate()
+    with pytest.raises(psutil.NoSuchProcess):
+        birth(child.pid)
+
+
+@pytest.mark.skipif(not WINE, reason="it would change how this machine logs on")
+def test_whether_the_machine_logs_on_by_itself():
+    with winreg.CreateKey(winreg.HKEY_LOCAL_MACHINE, logon.WINLOGON) as key:
+        winreg.SetValueEx(key, "AutoAdminLogon", 0, winreg.REG_SZ, "0")
+        assert logon.check_logon().state == "warn"
+        winreg.SetValueEx(key, "AutoAdminLogon", 0, winreg.REG_SZ, "1")
+        winreg.SetValueEx(key, "DefaultUserName", 0, winreg.REG_SZ, "太郎")
+        found = logon.check_logon()
+        for name in ("AutoAdminLogon", "DefaultUserName"):
+            winreg.DeleteValue(key, name)
+    assert found.state == "ok"
+    assert "太郎" in found.found
+    assert logon.check_logon().state == "warn"
+
+
+def test_what_recovery_did_is_read_while_it_is_written(tmp_path):
+    """The monitor and the UI's page read what a training appends to."""
+    for n in range(3):
+        recoveries.record(tmp_path, "train-k", step="train", fault=Fault.NOT_FINITE, policy="roll back", detail=f"{n}")
+        with (tmp_path / "sessions" / "train-k" / recoveries.FILE).open("rb"):
+            recoveries.record(tmp_path, "train-k", step="train", fault=Fault.HANG, policy="restart", detail=f"{n}")
+            assert [one.detail for one in recoveries.read(tmp_path)][-2:] == [f"{n}", f"{n}"]
+    assert len(recoveries.read(tmp_path)) == 6
