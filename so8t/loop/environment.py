@@ -1,9 +1,7 @@
 """What a training's numbers depend on beside its inputs: set at its start, and written into its checkpoints."""
 
-import ctypes
 import importlib.metadata
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +9,7 @@ import torch
 from so8t.artifacts import hash_json
 from so8t.loop import ranks
 from so8t.models import pick_device
+from so8t.resident import give_back_freed_memory
 from so8t.section import Section
 
 if TYPE_CHECKING:
@@ -19,15 +18,12 @@ if TYPE_CHECKING:
 # Same numbers need the same of these.
 FINGERPRINTED = ("torch", "transformers", "numpy", "tokenizers", "safetensors")
 
-
-# mallopt(3) of glibc: buffers from this size on are given back to the kernel when they are freed.
-M_MMAP_THRESHOLD, MAPPED_FROM_BYTES = -3, 4 << 20
-MALLOC_VARIABLE = "MALLOC_MMAP_THRESHOLD_"
+GIVEN_BACK_FROM_BYTES = 4 << 20
 
 
 def prepare(machine: "Machine") -> torch.device:
     """Threads, memory and determinism of this process; the device to train on, of several processes each its own GPU."""
-    give_back_freed_memory()
+    give_back_freed_memory(GIVEN_BACK_FROM_BYTES)
     torch.set_num_threads(machine.threads or max(1, (os.cpu_count() or 1) // ranks.started()))
     ranks.see_own_gpu()
     device = pick_device(machine.device)
@@ -36,18 +32,6 @@ def prepare(machine: "Machine") -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     return device
-
-
-def give_back_freed_memory() -> None:
-    """glibc raises its threshold to what is freed, up to 32 MB; from then on such buffers leave holes in its heap.
-
-    With a 4-bit base, whose linears are widened one by one, those are gigabytes. What the user has set stays.
-    """
-    if sys.platform.startswith("linux") and MALLOC_VARIABLE not in os.environ:
-        # Another C library has no such function, or does not need it.
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(M_MMAP_THRESHOLD, MAPPED_FROM_BYTES)
 
 
 def fingerprint(config: Section, device: torch.device) -> dict[str, Any]:

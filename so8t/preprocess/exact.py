@@ -19,7 +19,7 @@ from so8t.preprocess.postings import Postings
 
 GRAM = 5
 COUNTERS = 1 << 25  # of one byte; n-grams that share one are only ordered otherwise, and looked at in vain
-MEETINGS_HELD, BLOCK, GRAMS_HELD = 1 << 20, 10_000, 1024
+MEETINGS_HELD, BLOCK, GRAMS_HELD = 1 << 20, 10_000, 64
 ARRAY = 16  # meetings take the place of an array's own 128 bytes
 _MULTIPLIERS = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5, 0xFF51AFD7ED558CCD], np.uint64
@@ -69,6 +69,7 @@ def _verified(met_M: np.ndarray, some: Some, rows: int, threshold: float) -> Ite
             jaccard = both / (len(left) + len(right) - both)
             if jaccard >= threshold:
                 yield (one, other), jaccard
+        del texts, grams_of  # not two blocks' at a time
 
 
 def prefix(size: int, threshold: float) -> int:

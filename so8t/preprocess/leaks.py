@@ -56,24 +56,25 @@ def _ungrouped(index: Index, threshold: float) -> list[Leak]:
 def assert_apart(index: Index) -> None:
     """No group, no medium and no text in two splits; one there is a mistake of ours, whatever the data."""
     rows = np.flatnonzero(index.split_N != NONE)
-    for row in rows[_first_splits(index.root_N[rows], index.split_N[rows]) != index.split_N[rows]].tolist():
+    for row in rows[_first_splits(index, index.root_N[rows], rows) != index.split_N[rows]].tolist():
         other = rows[index.root_N[rows] == index.root_N[row]][0]
         raise AssertionError(f"{index.ids[other]} and {index.ids[row]} share a group, but no split")
     for first, second, _ in _equal(index):
         raise AssertionError(f"{index.ids[first]} and {index.ids[second]} say the same in two splits")
 
 
-def _first_splits(names_N: np.ndarray, splits_N: np.ndarray) -> np.ndarray:
-    """For each row the split of the first one with its name."""
-    _, first, inverse = np.unique(names_N, return_index=True, return_inverse=True)
-    return np.asarray(splits_N[first][inverse])
+def _first_splits(index: Index, names_R: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """For each of some ascending rows the split of the first one with its name, a row number, int8 [R]."""
+    found_N = np.full(index.rows, NONE, np.int8)
+    found_N[names_R[::-1]] = index.split_N[rows[::-1]]  # of values for one place the last one stays
+    return np.asarray(found_N[names_R])
 
 
 def _equal(index: Index) -> Iterator[Leak]:
     """The same of equal texts and media, of all rows."""
     rows = np.flatnonzero(index.split_N != NONE)
     same = index.same[rows]
-    differ = np.unique(same[_first_splits(same, index.split_N[rows]) != index.split_N[rows]])
+    differ = np.unique(same[_first_splits(index, same, rows) != index.split_N[rows]])
     seen: dict[int, list[int]] = defaultdict(list)
     for row in rows[np.isin(same, differ)].tolist():
         earlier = seen[int(index.same[row])]

@@ -92,7 +92,7 @@ def populations(rows: np.ndarray, sources_N: np.ndarray, crawled: np.ndarray) ->
 
     A crawl has many origins with a few pages each: all are one population.
     """
-    of_N = np.where(crawled[sources_N[rows]], len(crawled), sources_N[rows])
+    of_N = np.where(crawled[sources_N[rows]], np.int32(len(crawled)), sources_N[rows])
     return [rows[of_N == each] for each in np.unique(of_N)]
 
 
@@ -134,9 +134,9 @@ def odd(
 
 def _within(sources_N: np.ndarray, chosen: np.ndarray, share: float) -> np.ndarray:
     """Which of the chosen places, worst first, their sources' shares allow, bool [chosen]."""
-    _, of_N, rows = np.unique(sources_N, return_inverse=True, return_counts=True)
-    left, fits = np.maximum(1, (share * rows).astype(int)), np.zeros(len(chosen), bool)
-    for number, source in enumerate(of_N[chosen].tolist()):
+    rows_of = np.bincount(sources_N + 1)  # -1 stands for rows without a source
+    left, fits = np.maximum(1, (share * rows_of).astype(int)), np.zeros(len(chosen), bool)
+    for number, source in enumerate((sources_N[chosen] + 1).tolist()):
         fits[number] = left[source] > 0
         left[source] -= 1
     return fits

@@ -23,9 +23,11 @@ from so8t.preprocess.index import SPLITS, Index
 from so8t.preprocess.labelling import BY_MODEL, LABELLED, POOL, REMOVED, Labelling
 from so8t.preprocess.order import Reader, shards_of
 from so8t.progress import Progress
+from so8t.resident import give_back_freed_memory
 from so8t.step import Facts, Inputs
 
 PHASES = 5
+GIVEN_BACK_FROM_BYTES = 1 << 20  # a column of some hundred thousand rows
 FILES = (*SPLITS, LABELLED, POOL, BY_MODEL, REMOVED)
 SHOWN = (
     "rows", "class", "class_balance", "modality", "removed", "masked", "labeller", "without_reply", "model_labelled",
@@ -37,6 +39,7 @@ def run(config: Preprocess, inputs: Inputs, out: Path, progress: Progress) -> Fa
     """See the module. The same rows in any order, in shards of any size, give the same files."""
     import pyarrow as pa
 
+    give_back_freed_memory(GIVEN_BACK_FROM_BYTES)
     done = iter(range(PHASES))
 
     def say(message: str) -> None:

@@ -7,15 +7,16 @@ import sys
 
 import pytest
 
-from so8t.loop import environment
-from so8t.loop.environment import MALLOC_VARIABLE
+from so8t import resident
+from so8t.resident import MALLOC_VARIABLE
 from tests.conftest import ROOT
 
 MIB = 1 << 20
 KEPT = """
 import psutil, torch
-from so8t.loop.environment import give_back_freed_memory
-give_back_freed_memory()
+from so8t.loop.environment import GIVEN_BACK_FROM_BYTES
+from so8t.resident import give_back_freed_memory
+give_back_freed_memory(GIVEN_BACK_FROM_BYTES)
 numbers, me = 5 << 20, psutil.Process()
 # What glibc learns its threshold from.
 first = torch.ones(numbers)
@@ -42,7 +43,7 @@ def test_freed_buffers_leave_no_holes():
 
 def test_what_the_user_has_set_stays(monkeypatch):
     asked = []
-    monkeypatch.setattr(environment.ctypes, "CDLL", lambda name: asked.append(name))
+    monkeypatch.setattr(resident.ctypes, "CDLL", lambda name: asked.append(name))
     monkeypatch.setenv(MALLOC_VARIABLE, "33554432")
-    environment.give_back_freed_memory()
+    resident.give_back_freed_memory(MIB)
     assert asked == []

@@ -113,3 +113,17 @@ def test_what_is_held_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     peak(10)  # imports
     assert (peak(4000) - peak(1000)) / 3000 < 100
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_long_texts_few_n_grams_are_held():
+    """61 kB are those of 400 characters."""
+    letters = np.random.default_rng(1).integers(0x4E00, 0x5400, (300, 400)).astype("<u4")
+
+    def some(rows):
+        return {int(row): letters[row].tobytes().decode("utf-32-le") for row in rows}
+
+    tracemalloc.start()
+    assert list(exact._verified(np.arange(1, 300), some, 300, BOUND)) == []
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 10e6
