@@ -38,7 +38,7 @@ class LocalBase(Section):
     """A Phi-3-family model in a local folder laid out like a Hub repository.
 
     The key knows the path, not the files in it: after they change, name the folder differently
-    or remove the finished artifact.
+    or remove the finished artifact. Preflight says where they have changed.
     """
 
     kind: Literal["local"]
