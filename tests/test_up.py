@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,13 +18,20 @@ from tests.conftest import ROOT, TINY
 READY_S = 120
 
 
-@pytest.fixture
-def up(tiny, tiny_home):
-    """`so8t up` over a home that holds a finished run; its log is read as it grows."""
-    log = tiny_home.parent / "up.log"
+@pytest.fixture(scope="module")
+def home(tiny, tiny_home, tmp_path_factory):
+    """A copy of a home that holds a finished run."""
+    place = tmp_path_factory.mktemp("up") / "home"
+    return shutil.copytree(tiny_home, place, ignore=shutil.ignore_patterns("server.json", "*.lock"))
+
+
+@pytest.fixture(scope="module")
+def up(home):
+    """`so8t up` over it; its log is read as it grows."""
+    log = home.parent / "up.log"
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.command", "up", "--home", str(tiny_home), *TINY,
+            [sys.executable, "-m", "deployments.command", "up", "--home", str(home), *TINY,
              "--set", "machine.server_port=0"],
             stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=ROOT,
         )  # fmt: skip
@@ -64,14 +72,14 @@ print(json.dumps({
 """
 
 
-def test_a_deployment_run_gives_the_same_artifacts(up, tiny, tiny_home):
-    before = sorted(p.name for p in (tiny_home / "artifacts").glob("*/*"))
-    started = _prefect(tiny_home, "deployment", "run", "so8t-pipeline/so8t", "--watch")
+def test_a_deployment_run_gives_the_same_artifacts(up, home):
+    before = sorted(p.name for p in (home / "artifacts").glob("*/*"))
+    started = _prefect(home, "deployment", "run", "so8t-pipeline/so8t", "--watch")
     assert started.returncode == 0, started.stdout + started.stderr
-    assert sorted(p.name for p in (tiny_home / "artifacts").glob("*/*")) == before
+    assert sorted(p.name for p in (home / "artifacts").glob("*/*")) == before
 
     seen = subprocess.run(
-        [sys.executable, "-c", QUERY], cwd=tiny_home, env={**os.environ, "PREFECT_HOME": str(tiny_home / "prefect")},
+        [sys.executable, "-c", QUERY], cwd=home, env={**os.environ, "PREFECT_HOME": str(home / "prefect")},
         check=True, capture_output=True, text=True, encoding="utf-8",
     )  # fmt: skip
     told = json.loads(seen.stdout.splitlines()[-1])
@@ -83,19 +91,12 @@ def test_a_deployment_run_gives_the_same_artifacts(up, tiny, tiny_home):
     assert {"collect.source-digits", "bake.quantize-Q8_0", "benchmark.cell-A:safety"} <= names
     assert {"progress:train-progress", "table:train-facts", "markdown:bake-gates"} <= set(told["artifacts"])
 
-    up.send_signal(signal.SIGTERM)
-    assert up.wait(60) == 143
-    port = json.loads((tiny_home / "prefect" / "server.json").read_text(encoding="utf-8"))["port"]
-    from deployments.server import healthy
 
-    assert not healthy(port), "the server outlived `so8t up`"
-
-
-def test_the_server_wants_a_password(up, tiny_home):
+def test_the_server_wants_a_password(up, home):
     import urllib.error
     import urllib.request
 
-    port = json.loads((tiny_home / "prefect" / "server.json").read_text(encoding="utf-8"))["port"]
+    port = json.loads((home / "prefect" / "server.json").read_text(encoding="utf-8"))["port"]
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
             f"http://127.0.0.1:{port}/api/admin/version", timeout=10
@@ -103,13 +104,22 @@ def test_the_server_wants_a_password(up, tiny_home):
     assert refused.value.code == 401
 
 
-def test_one_instance_a_home(up, tiny_home):
+def test_one_instance_a_home(up, home):
     second = subprocess.run(
-        [sys.executable, "-m", "deployments.command", "up", "--home", str(tiny_home)],
+        [sys.executable, "-m", "deployments.command", "up", "--home", str(home)],
         cwd=ROOT, check=False, capture_output=True, text=True, encoding="utf-8", timeout=60,
     )  # fmt: skip
     assert second.returncode == 2
     assert "already runs" in second.stderr
+
+
+def test_nothing_of_it_outlives_it(up, home):
+    up.send_signal(signal.SIGTERM)
+    assert up.wait(60) == 143
+    port = json.loads((home / "prefect" / "server.json").read_text(encoding="utf-8"))["port"]
+    from deployments.server import healthy
+
+    assert not healthy(port), "the server outlived `so8t up`"
 
 
 @pytest.fixture
