@@ -20,6 +20,8 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
+from deployments.form import short
+
 PROJECT = Path(__file__).resolve().parent.parent
 POOL = "so8t"
 # What the server answers to parameters that do not fit the schema.
@@ -47,7 +49,7 @@ def register(
         module, _, attribute = deployment["entrypoint"].rpartition(".")
         flow = getattr(importlib.import_module(module), attribute)
         name = f"{flow.name}/{deployment['name']}"
-        schema = parameter_schema(flow).model_dump_for_openapi()
+        schema = short(parameter_schema(flow).model_dump_for_openapi(), flow.name)
         known = _known(client, name) if keep else None
         same = known is not None and known.description == deployment["description"]
         if known is not None and same and known.parameter_openapi_schema == schema:

@@ -4,6 +4,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from deployments.followed import followed
+
 if TYPE_CHECKING:
     from uvicorn._types import ASGIApplication, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
@@ -35,7 +37,7 @@ def main() -> None:
     from prefect.server.api.server import create_app
 
     config = uvicorn.Config(
-        fenced(create_app()),
+        fenced(followed(create_app())),
         host=os.environ["PREFECT_SERVER_API_HOST"],
         port=int(os.environ["PREFECT_SERVER_API_PORT"]),
         timeout_keep_alive=5,

@@ -5,16 +5,15 @@ from pathlib import Path
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
 
 from so8t.progress import Metric, lines_of, log_of
 from tasks.show import picture
+from tasks.updates import update_in_place
 
-# Drawing takes about a second, and each update some 60 KB in the server's database.
+# Drawing takes about a second.
 INTERVAL_MIN_S = 30.0
 DESCRIPTIONS = {
-    "curves": "reward, KL, loss and the rest by step; newer after a reload",
+    "curves": "reward, KL, loss and the rest by step",
     "samples": "held-out prompts, answered greedily",
 }
 
@@ -53,8 +52,7 @@ class PrefectCurves:
 
     def _publish(self, kind: str, data: str) -> None:
         if kind in self._ids:
-            with get_client(sync_client=True) as client:
-                client.update_artifact(self._ids[kind], ArtifactUpdate(data=data))
+            update_in_place(self._ids[kind], data=data)
             return
         made = create_markdown_artifact(markdown=data, key=f"{self._key}-{kind}", description=DESCRIPTIONS[kind])
         assert isinstance(made, UUID)

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.exceptions import PrefectHTTPStatusError
@@ -23,9 +24,10 @@ from so8t.overview.training import Checked
 from so8t.recoveries import Recovery
 from so8t.session import now
 from tasks.show import embed
+from tasks.updates import update_in_place
 
 KEY = "overview"
-# Drawing takes about a second, and an update some 70 KB in the server's database.
+# Drawing takes about a second.
 INTERVAL_MIN_S = 30.0
 STOP_S = 30.0
 # The server is away, or the disk changes under the look: the next look tells it.
@@ -62,14 +64,22 @@ class RunOverview:
                 self._emit(recovery)
 
     def _publish(self, data: str, description: str) -> None:
+        if self._artifact is None:
+            self._artifact = self._of_an_earlier_attempt()
+        if self._artifact is not None:
+            update_in_place(self._artifact, data=data, description=description)
+            return
+        made = ArtifactCreate(key=KEY, type="markdown", data=data, description=description, flow_run_id=self._run_id)
         with get_client(sync_client=True) as client:
-            if self._artifact is None:
-                made = ArtifactCreate(
-                    key=KEY, type="markdown", data=data, description=description, flow_run_id=self._run_id
-                )
-                self._artifact = client.create_artifact(made).id
-            else:
-                client.update_artifact(self._artifact, ArtifactUpdate(data=data, description=description))
+            self._artifact = client.create_artifact(made).id
+
+    def _of_an_earlier_attempt(self) -> UUID | None:
+        """A resumed run goes on with its page: an open one follows it."""
+        wanted = ArtifactFilter(
+            key=ArtifactFilterKey(any_=[KEY]), flow_run_id=ArtifactFilterFlowRunId(any_=[self._run_id])
+        )
+        with get_client(sync_client=True) as client:
+            return next((one.id for one in client.read_artifacts(artifact_filter=wanted)), None)
 
     def _emit(self, recovery: Recovery) -> None:
         emit_event(

@@ -10,7 +10,6 @@ from so8t.errors import InputLost, Interrupted
 from so8t.overview import asked
 from so8t.step import NotReady
 from tasks.overview import shown
-from tasks.show import show_recoveries
 from tasks.steps import Reference
 
 # Each artifact is made again once; this is for those that a run finds one after the other.
@@ -32,7 +31,6 @@ def walked(config: Config) -> Iterator[list[Reference]]:
         finally:
             # Whatever ends the walk, a child that still works saves and stops before this process goes.
             child.stop_all()
-            show_recoveries(config.home(), fence.current())
 
 
 def remaking(walk: Callable[[], None], made: list[Reference]) -> None:

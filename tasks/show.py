@@ -9,21 +9,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact
 
-from so8t import recoveries
 from so8t.artifacts import Artifact
 from so8t.overview.words import duration, numbers
 from so8t.progress import Metric
-from so8t.session import SessionFile
 from so8t.step import Ref
+from tasks.updates import update_in_place
 
-# An update costs 15 ms and 3.5 KB in the server's database.
+# An update costs 15 ms.
 INTERVAL_MIN_S = 5.0
 MARKDOWN_BYTES_MAX = 400_000
 # Of a plot: its lines, its grey edges.
@@ -62,12 +56,12 @@ class PrefectProgress:
             created = create_progress_artifact(progress=percent, key=f"{self._key}-progress", description=text)
             self._id = created if isinstance(created, UUID) else None
         else:
-            update_progress_artifact(self._id, progress=percent, description=text)
+            update_in_place(self._id, data=percent, description=text)
 
     def end(self, said: str) -> None:
         """The step is done, whatever its last report was."""
         if self._id is not None:
-            update_progress_artifact(self._id, progress=100.0, description=said)
+            update_in_place(self._id, data=100.0, description=said)
 
     def _text(self, done: float, total: float | None, message: str, metrics: dict[str, Metric], now: float) -> str:
         left_s = metrics.get("eta_s")
@@ -90,33 +84,6 @@ def show_facts(ref: Ref, artifact: Artifact) -> None:
 def show_refused(ref: Ref, folder: Path) -> None:
     """The Markdown reports of a step whose gate was missed: what was measured, and by how much it missed."""
     _show_reports(ref, sorted(folder.iterdir()))
-
-
-def show_recoveries(home: Path, session: SessionFile | None) -> None:
-    """What was done about faults in a run, and what that changed; nothing where there was none."""
-    run = session.session.session_id if session is not None else ""
-    found = recoveries.read(home, run) if run else []
-    if not found:
-        return
-    create_markdown_artifact(markdown=recoveries_markdown(found, recoveries.overrides(home, run)), key="recoveries")
-
-
-def recoveries_markdown(found: list[recoveries.Recovery], overrides: dict[str, dict[str, float]]) -> str:
-    """A table of recoveries, and below it the settings that they have changed."""
-    rows = [
-        f"| {r.at[:19]} | {r.step} | {r.fault} | {r.policy} | {_in_a_cell(r.detail)} | {r.outcome} |" for r in found
-    ]
-    changed = [
-        f"- {session}: `{name}` = {value:g}" for session, names in overrides.items() for name, value in names.items()
-    ]
-    table = ["| UTC | step | fault | what was done | detail | then |", "|---|---|---|---|---|---|", *rows]
-    return "\n".join(
-        [*table, *(["", "Changed for these steps alone, never in your config:", *changed] if changed else [])]
-    )
-
-
-def _in_a_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _show_reports(ref: Ref, paths: list[Path]) -> None:
@@ -159,7 +126,7 @@ def embed(text: str, find: Callable[[str], bytes | None]) -> str:
 
 
 def picture(png: bytes, name: str) -> str:
-    """A PNG picture in Markdown, in few colours: the server keeps every version for days, in its events."""
+    """A PNG picture in Markdown, in few colours: the page is read and written as a whole."""
     from PIL import Image
 
     small = io.BytesIO()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from so8t.cli import DEFAULT_CONFIG, add_config_arguments
@@ -32,6 +33,8 @@ def main(options: argparse.Namespace) -> int:
     from so8t.artifacts import Store
     from so8t.config import load_config
     from so8t.overview import asked
+    from so8t.overview.left import left_of
+    from so8t.overview.live import live
     from so8t.overview.survey import open_runs, survey
 
     config = load_config(options.config, options.overrides, options.home)
@@ -41,11 +44,16 @@ def main(options: argparse.Namespace) -> int:
         return _watch(options, config)
     store = Store(config.home())
     rows, runs = survey(config, store), open_runs(store)
+    works = any(run["state"] == "running" for run in runs)
+    left = left_of(config, store, rows, live(store.home)) if works else None
     done = recoveries.read(store.home)
     overrides = recoveries.overrides(store.home)
     if options.json:
         listed = [recovery.model_dump() for recovery in done]
-        told = {"home": str(store.home), "steps": rows, "runs": runs, "recoveries": listed, "overrides": overrides}
+        told = {
+            "home": str(store.home), "steps": rows, "runs": runs, "left": asdict(left) if left else None,
+            "recoveries": listed, "overrides": overrides,
+        }  # fmt: skip
         sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
         return 0
     sys.stdout.write(f"home {store.home}\n")
@@ -57,6 +65,8 @@ def main(options: argparse.Namespace) -> int:
             f"  run {run['run']}  {run['state']}, attempt {run['attempts']}, last progress {run['last_progress'][:19]} UTC"
             f"  {run['doing']}\n"
         )
+    if left is not None:
+        sys.stdout.write(f"  {left}\n")
     for recovery in done[-RECOVERIES_SHOWN:]:
         sys.stdout.write(
             f"  recovery {recovery.at[:19]} UTC  {recovery.step}  {recovery.fault}: {recovery.policy}"

@@ -9,6 +9,7 @@ from typing import Any
 from so8t import durable, recoveries
 from so8t.artifacts import Store
 from so8t.config import Config
+from so8t.overview.left import Left, left_of
 from so8t.overview.live import Live, live
 from so8t.overview.survey import open_runs, survey
 from so8t.overview.training import Checked, Training, training_of
@@ -37,7 +38,7 @@ class StepLine:
 
 @dataclass(frozen=True)
 class Overview:
-    """`at` is UTC; `last` is how the newest run ended, empty without one; `gates` are rows of gates.json; `forest` is the benchmark's plot and `sentences` what it comes to."""
+    """`at` is UTC; `last` is how the newest run ended, empty without one; `gates` are rows of gates.json; `forest` is the benchmark's plot and `sentences` what it comes to; `left` is there while a run works."""
 
     at: datetime
     home: Path
@@ -51,6 +52,7 @@ class Overview:
     recoveries: list[Recovery]
     overrides: dict[str, dict[str, float]]
     free_bytes: int
+    left: Left | None = None
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -83,6 +85,7 @@ def gather(config: Config, checked: Checked, run: str = "") -> Overview:
         recoveries=recoveries.read(store.home, run),
         overrides=recoveries.overrides(store.home, run),
         free_bytes=shutil.disk_usage(store.home if store.home.exists() else Path.cwd()).free,
+        left=left_of(config, store, rows, reports) if works else None,
         damaged=sorted(path.name for path in store.root.glob("*/*.damaged-*")),
     )
 

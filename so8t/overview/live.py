@@ -1,5 +1,7 @@
 """How far the steps are that work just now, from the progress files of their attempts."""
 
+import contextlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ PLAIN = frozenset({"time", "step", "done", "total", "message"})
 
 @dataclass(frozen=True)
 class Live:
-    """The newest report of a step. `at` is its Unix time; `eta_s` of the phase where the step tells one, else of the step."""
+    """The newest report of a step. `at` is its Unix time, `since` that of the attempt's first; `eta_s` of the phase where the step tells one, else of the step."""
 
     step: str
     done: float
@@ -23,6 +25,7 @@ class Live:
     message: str
     metrics: dict[str, Metric]
     at: float
+    since: float
     eta_s: float | None
 
     @property
@@ -38,8 +41,15 @@ def live(home: Path) -> dict[str, Live]:
         known = newest.get(path.name)
         if known is None or path.stat().st_mtime > known.stat().st_mtime:
             newest[path.name] = path
-    found = (newest_of(lines_of(path, TAIL_BYTES)) for path in newest.values())
+    found = (newest_of([*first_of(path), *lines_of(path, TAIL_BYTES)]) for path in newest.values())
     return {report.step: report for report in found if report is not None}
+
+
+def first_of(path: Path) -> list[dict[str, Any]]:
+    """The first line alone; none where a kill has torn it."""
+    with path.open("rb") as file, contextlib.suppress(ValueError):
+        return [json.loads(file.readline())]
+    return []
 
 
 def newest_of(lines: Iterable[dict[str, Any]]) -> Live | None:
@@ -51,7 +61,7 @@ def newest_of(lines: Iterable[dict[str, Any]]) -> Live | None:
     metrics = {name: value for name, value in last.items() if name not in PLAIN}
     eta_s = metrics.pop("eta_s", None)
     return Live(
-        last["step"], last["done"], last["total"], last["message"], metrics, last["time"],
+        last["step"], last["done"], last["total"], last["message"], metrics, last["time"], told[0]["time"],
         float(eta_s) if eta_s is not None else _left_s(told),
     )  # fmt: skip
 

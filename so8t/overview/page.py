@@ -19,7 +19,7 @@ def blocks(seen: Overview, state: str, note: str = "") -> list[Block]:
     """`state` is the run's; `note` is a sentence on how it ended."""
     found = [
         Block("heading", f"Run: {state}"),
-        Block("text", f"{_now(seen)}. Updated {clock(seen.at)}: reload the page to see it newer."),
+        Block("text", f"{_now(seen)}. Updated {clock(seen.at)}."),
     ]
     if note:
         found.append(Block("text", note))
@@ -50,7 +50,7 @@ def _now(seen: Overview) -> str:
         told = line.live
         left = f", about {duration(told.eta_s)} left of {_of(told.message)}" if told and told.eta_s else ""
         parts.append(f"now {line.name} {percent(told.share) if told else ''}{left}".rstrip())
-    return "; ".join(parts)
+    return "; ".join([*parts, *([str(seen.left)] if seen.left else [])])
 
 
 def _of(message: str) -> str:
@@ -141,7 +141,10 @@ def _recoveries(seen: Overview) -> list[Block]:
         rows += [
             (name, key, number(value)) for name, changed in seen.overrides.items() for key, value in changed.items()
         ]
-        found += [Block("heading", "Settings that recovery changed"), Block("table", "", tuple(rows))]
+        found += [
+            Block("heading", "Settings that recovery changed for these steps alone, never in your config"),
+            Block("table", "", tuple(rows)),
+        ]
     return found
 
 

@@ -31,9 +31,11 @@ def screen(seen: Overview, console: Console, *, plain: bool) -> RenderableType:
     """All of it; `plain` takes only characters that an old console has."""
     width, height = console.size
     below = [*_training(seen.training, width, plain), *_rest(seen)]
-    room = max(4, height - len(below) - 4)
+    room = max(4, height - len(below) - 4 - (seen.left is not None))
     head = [_line(f"{_state(seen)}  {bar(seen.done / max(1, len(seen.steps)), 20, plain=plain)} "
                   f"{seen.done}/{len(seen.steps)}  {datetime.now(UTC):%H:%M:%S} UTC", "bold")]  # fmt: skip
+    if seen.left is not None:
+        head.append(_line(str(seen.left)))
     return Group(*head, _steps(seen.steps, width, room, plain), *below)
 
 
@@ -49,6 +51,8 @@ def plain_line(seen: Overview) -> str:
         parts.append(
             " ".join(filter(None, (line.name, percent(told.share), told.message, numbers(told.metrics), left)))
         )
+    if seen.left is not None:
+        parts.append(str(seen.left))
     if seen.recoveries:
         parts.append(f"recoveries {len(seen.recoveries)}")
     return "; ".join(parts)

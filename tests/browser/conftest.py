@@ -15,6 +15,11 @@ import pytest
 # The machine's own; another one by SO8T_BROWSER.
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WAIT_MS = 60_000
+FIRST_PIXEL = """one => one.decode().then(() => {
+  const drawn = document.createElement("canvas").getContext("2d");
+  drawn.drawImage(one, 0, 0);
+  return [...drawn.getImageData(0, 0, 1, 1).data].slice(0, 3);
+})"""
 ROOT_USER = hasattr(os, "getuid") and os.getuid() == 0
 
 
@@ -65,15 +70,21 @@ class Site:
             self.page.get_by_text(text).first.wait_for(timeout=WAIT_MS)
         return self.page.locator("body").inner_text()
 
-    def shows(self, text: str) -> None:
-        """Wait until the page shows a text."""
-        self.page.get_by_text(text).first.wait_for(timeout=WAIT_MS)
-
     def picture(self, name: str) -> tuple[int, int]:
         """Width and height in pixels of a picture that the browser could decode."""
         picture = self.page.get_by_alt_text(re.compile(f"^{re.escape(name)}"))
         picture.first.wait_for(timeout=WAIT_MS)
         return tuple(picture.first.evaluate("one => one.decode().then(() => [one.naturalWidth, one.naturalHeight])"))
+
+    def picture_source(self, name: str) -> str:
+        """The picture itself, as the page holds it; empty while it holds none."""
+        found = self.page.get_by_alt_text(re.compile(f"^{re.escape(name)}"))
+        return str(found.first.get_attribute("src")) if found.count() else ""
+
+    def colour(self, name: str) -> list[int]:
+        """Red, green and blue of a picture's first pixel."""
+        picture = self.page.get_by_alt_text(re.compile(f"^{re.escape(name)}")).first
+        return list(picture.evaluate(FIRST_PIXEL))
 
     def shot(self, name: str) -> None:
         """Keep what the page looks like in the folder SO8T_SHOTS, if there is one: a person should see it too."""

@@ -63,15 +63,10 @@ def test_a_running_demo(running, page):
     site = Site(home, page)
     site.log_in()
     overview = until(process, lambda: site.artifact("overview"))
-    # Its picture needs two lines of the log: wait for the look after them.
+    # From here on the page is never loaded again.
     site.open(f"/artifacts/artifact/{overview}", "Run: running")
-
-    def drawn():
-        site.page.reload()
-        site.shows("reload the page")
-        return site.page.get_by_alt_text("curves.png").count()
-
-    until(process, drawn)
+    site.page.evaluate("window.opened = 'once'")
+    until(process, lambda: site.page.get_by_alt_text("curves.png").count())
     first = site.page.locator("body").inner_text()
     assert min(site.picture("curves.png")) > 200
     for text in ("Steps", "Training", "Checkpoints", "None: nothing went wrong", "preprocess"):
@@ -79,8 +74,10 @@ def test_a_running_demo(running, page):
     assert re.search(r"now train \d+ %", first)
     assert re.search(r"train\s+running", first)
     assert re.search(r"step \d+ of \d+, phase \w+, attempt 1", first)
+    # Nothing of this home has run before.
+    assert "time left of the run not known yet" in first
     site.shot("running-overview")
-    at = re.search(r"Updated (\S+ \S+) UTC", first)[1]
+    drawn = site.picture_source("curves.png")
 
     run = next(one for one in sessions(home) if one.kind == "run")
     recoveries.record(
@@ -88,12 +85,13 @@ def test_a_running_demo(running, page):
     )
 
     def newer():
-        site.page.reload()
-        site.shows("reload the page")
         text = site.page.locator("body").inner_text()
-        return re.search(r"Updated (\S+ \S+) UTC", text)[1] != at and "waited for the network" in text
+        return "waited for the network" in text and site.picture_source("curves.png") != drawn
 
     until(process, newer)
+    assert min(site.picture("curves.png")) > 200
+    assert site.page.evaluate("window.opened") == "once"
+    site.shot("running-overview-later")
 
     def told():
         # The server keeps events some seconds after it got them, and the feed shows the newest fifty.
@@ -132,6 +130,19 @@ def test_a_run_is_asked_for_in_a_form(running, page):
         assert re.search(rf"^{section}\b", text, re.MULTILINE)
     assert site.page.get_by_label("Steps (Optional)").first.input_value() == "4"
     site.shot("form")
+    # The whole config is 43 screens long.
+    assert site.page.evaluate("document.documentElement.scrollHeight") < 9000
+    site.page.get_by_label("Steps (Optional)").first.fill("5")
+    site.page.get_by_role("button", name="Submit").click()
+    site.page.wait_for_url("**/runs/**", timeout=WAIT_MS)
+    asked = site.ask(
+        "/flow_runs/filter", sort="EXPECTED_START_TIME_DESC", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}}
+    )
+    given = site.ask("/deployments/filter", deployments={"id": {"any_": [pipeline]}})[0]["parameters"]
+    # What the form does not show keeps the deployment's value.
+    assert given["config"]["recovery"]["retry_delay_s"] == asked[0]["parameters"]["config"]["recovery"]["retry_delay_s"]
+    given["config"]["base"]["steps"] = 5
+    assert asked[0]["parameters"] == given
     assert site.left == []
 
 

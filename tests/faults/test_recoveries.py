@@ -63,8 +63,12 @@ def test_where_no_note_can_be_taken_it_is_told(tmp_path, capsys):
 
 
 def test_status_and_the_runs_page_show_them(tmp_path, capsys):
+    from so8t.benchmark.page import markdown
     from so8t.cli import main
-    from tasks.show import recoveries_markdown
+    from so8t.config import load_config
+    from so8t.overview.gather import gather
+    from so8t.overview.page import blocks
+    from so8t.overview.training import Checked
 
     SessionFile.open(tmp_path, f"run-{RUN}", "run").note_artifact(f"train/{KEY}")
     SessionFile.open(tmp_path, recoveries.session_of("train", KEY), "train").update(overrides={"halvings": 1.0})
@@ -73,6 +77,7 @@ def test_status_and_the_runs_page_show_them(tmp_path, capsys):
     told = capsys.readouterr().out
     assert f"recovery {made.at[:19]} UTC  train  host-memory: halve  batch 4 | 2  -> tried again" in told
     assert f"override train-{KEY[:12]}  halvings = 1" in told
-    page = recoveries_markdown(recoveries.read(tmp_path, RUN), recoveries.overrides(tmp_path, RUN))
+    config = load_config(ROOT / "configs" / "smoke.yaml", [], tmp_path)
+    page = markdown(blocks(gather(config, Checked(), RUN), "running"))
     assert "| train | host-memory | halve | batch 4 \\| 2 | tried again |" in page
-    assert f"- train-{KEY[:12]}: `halvings` = 1" in page
+    assert f"| train-{KEY[:12]} | halvings | 1 |" in page

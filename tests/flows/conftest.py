@@ -132,10 +132,9 @@ def holder(home: Path, *run_ids: str, **environment: str) -> Iterator[subprocess
         process.stdout.close()
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory) -> Iterator[tuple[SyncPrefectClient, UUID, Path]]:
-    """Client, the pipeline's deployment, database."""
-    home = tmp_path_factory.mktemp("served") / "home"
+@contextlib.contextmanager
+def client_of(home: Path) -> Iterator[SyncPrefectClient]:
+    """A home's own server, whose client this process is meanwhile."""
     config = DEMO.model_copy(update={"machine": DEMO.machine.model_copy(update={"home": home, "server_port": 0})})
     (home / "logs").mkdir(parents=True)
     with Server(config, home / "logs" / "server.log") as server:
@@ -146,10 +145,18 @@ def served(tmp_path_factory) -> Iterator[tuple[SyncPrefectClient, UUID, Path]]:
             "api.auth_string": told["PREFECT_API_AUTH_STRING"],
         }
         with temporary_settings(settings), get_client(sync_client=True) as client:
-            ids = register(client, {so8t_pipeline.name: {}})
-            yield client, ids[f"{so8t_pipeline.name}/so8t"], home / "prefect" / "prefect.db"
-            # One worker of a process sends its events, to the server that it first met; the next module has another.
-            EventsWorker.drain_all(timeout=EVENTS_S)
+            yield client
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[tuple[SyncPrefectClient, UUID, Path]]:
+    """Client, the pipeline's deployment, database."""
+    home = tmp_path_factory.mktemp("served") / "home"
+    with client_of(home) as client:
+        ids = register(client, {so8t_pipeline.name: {}})
+        yield client, ids[f"{so8t_pipeline.name}/so8t"], home / "prefect" / "prefect.db"
+        # One worker of a process sends its events, to the server that it first met; the next module has another.
+        EventsWorker.drain_all(timeout=EVENTS_S)
 
 
 @pytest.fixture

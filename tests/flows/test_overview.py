@@ -21,8 +21,13 @@ def pages(world, run_id):
 
 
 def events(world):
-    answer = world.client.request("POST", "/events/filter", json={"filter": {"event": {"prefix": ["so8t.recovery."]}}})
+    wanted = {"event": {"prefix": ["so8t.recovery.", "prefect.artifact."]}}
+    answer = world.client.request("POST", "/events/filter", json={"filter": wanted})
     return answer.json()["events"]
+
+
+def recovered(found):
+    return [one for one in found if one["event"].startswith("so8t.recovery.")]
 
 
 def test_a_run_has_one_page_that_is_kept_up_to_date_and_an_event_for_each_recovery(world):
@@ -45,13 +50,31 @@ def test_a_run_has_one_page_that_is_kept_up_to_date_and_an_event_for_each_recove
     # As a run does at its end: the server is stopped after the tests.
     EventsWorker.drain_all(timeout=EVENTS_S)
     deadline = time.monotonic() + EVENTS_S
-    while not (found := events(world)) and time.monotonic() < deadline:
+    while not (found := recovered(events(world))) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert [(one["event"], one["resource"]["prefect.resource.name"]) for one in found] == [
         ("so8t.recovery.HANG", "train")
     ]
     assert found[0]["payload"]["at"] == made.at
     assert found[0]["related"][0]["prefect.resource.id"] == f"prefect.flow-run.{run.id}"
+    # An update's event would hold the whole page, and is sent before that of the recovery.
+    about = [one["event"] for one in events(world) if one["resource"]["prefect.resource.id"].endswith(str(first.id))]
+    assert about == ["prefect.artifact.created"]
+
+
+def test_a_resumed_run_goes_on_with_its_page(world):
+    run = world.run(Running())
+    config = load_config(ROOT / "configs" / "smoke.yaml", [], world.home)
+    RunOverview(config, run.id).show("interrupted")
+    (first,) = pages(world, run.id)
+    RunOverview(config, run.id).show()
+    (then,) = pages(world, run.id)
+    assert then.id == first.id
+    assert then.data.startswith("# Run: running\n")
+    other = world.run(Running())
+    RunOverview(config, other.id).show()
+    assert len(pages(world, other.id)) == 1
+    assert pages(world, run.id)[0].data == then.data
 
 
 def test_a_page_that_cannot_be_sent_is_left_for_the_next_look(world, monkeypatch, caplog):

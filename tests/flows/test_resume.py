@@ -409,14 +409,14 @@ def test_a_new_key_of_the_config_reaches_a_deployment_that_is_kept(served):
     """A home that an older version has used: `so8t run` keeps the defaults of `so8t up`, but not the old schema."""
     client, deployment, _ = served
     now = client.read_deployment(deployment)
-    assert now.parameter_openapi_schema["definitions"]["Upload"]["properties"].pop("accepted_findings")
+    assert now.parameter_openapi_schema["definitions"]["Upload"]["properties"].pop("licence")
     client.update_deployment(deployment, DeploymentUpdate(
         parameter_openapi_schema=now.parameter_openapi_schema, parameters={"config": {"machine": {"threads": 1}}},
     ))  # fmt: skip
     ids = register(client, {}, keep=True)
     after = client.read_deployment(deployment)
     assert deployment in ids.values()
-    assert "accepted_findings" in after.parameter_openapi_schema["definitions"]["Upload"]["properties"]
+    assert "licence" in after.parameter_openapi_schema["definitions"]["Upload"]["properties"]
     assert after.parameters == {"config": {"machine": {"threads": 1}}}
     # The other way round: this version has dropped a key that the kept defaults name.
     schema = after.parameter_openapi_schema
