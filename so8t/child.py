@@ -37,6 +37,8 @@ STOP_GRACE_S = 30.0
 LOG_TAIL_LINES = 15
 # By it a step's process is known from outside.
 DIE_WITH_STDIN = "--die-with-stdin"
+# The exit code of a step whose disk was so full that not even this could be noted.
+NO_ROOM = 74
 # The step that several processes may share.
 SHARED = "train"
 
@@ -209,6 +211,10 @@ def _error(
         error.fault = error.fault or told["fault"]
         error.endpoint, error.wait_s, error.place = told["endpoint"], told["wait_s"], told["place"]
         return error
+    if code == NO_ROOM:
+        full = StepFailed(f"{ref}: the disk is full at {files['error'].parent}: not even its error could be noted")
+        full.fault, full.place = faults.Fault.DISK_FULL, str(files["error"])
+        return full
     if code in (130, 143) and unasked is None:
         # It saved and ended while its main thread was still in native code.
         return Interrupted(f"{ref} was stopped; the same command goes on from here", exit_code=code)
@@ -239,6 +245,18 @@ def describe_exit(code: int) -> str:
     if code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"
+
+
+def leave_error(path: Path, error: BaseException) -> None:
+    """Write it. Where the disk is so full that it refuses even that, end this process with the code that says so."""
+    try:
+        write_error(path, error)
+    except (OSError, So8tError) as refusal:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"so8t: {path} took no note of how the run ended: {refusal}\n")
+        if faults.classify(error) is faults.Fault.DISK_FULL:
+            # At once: the log is on that disk too, and output that cannot be flushed would change the code.
+            os._exit(NO_ROOM)
 
 
 def write_error(path: Path, error: BaseException) -> None:

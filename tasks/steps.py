@@ -17,7 +17,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import State
 from prefect.task_runners import TaskRunner
 
-from so8t import child, fence, recoveries
+from so8t import child, durable, fence, recoveries
 from so8t.artifacts import Artifact, Store
 from so8t.attempt import logs_of
 from so8t.config import Config
@@ -133,10 +133,13 @@ def _counted(ref: Ref, key: str, make: Callable[[], Artifact]) -> Artifact:
         raise
     except Exception:
         if session is not None:
-            session.count_failure(name)
+            # It is counted in memory all the same, and written with the next change.
+            with durable.replacing_no_error(session.folder):
+                session.count_failure(name)
         raise
     if session is not None:
-        session.update(last_progress_time=now())
+        with durable.replacing_no_error(session.folder):
+            session.update(last_progress_time=now())
     return artifact
 
 

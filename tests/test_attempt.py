@@ -12,7 +12,9 @@ from so8t import child
 from so8t.attempt import LOGS_VARIABLE, recorded
 from so8t.config import Notify
 from so8t.errors import InputError, Interrupted, ResourceError, StepFailed
+from so8t.faults import Fault, classify, evidence
 from so8t.session import SessionFile, read
+from so8t.step import Ref
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,6 +92,25 @@ def test_on_a_full_disk_the_error_that_ends_a_run_is_the_one_that_arrives(home, 
 def test_a_run_whose_notes_do_not_fit_has_not_completed(home, small):
     with pytest.raises(ResourceError, match="the disk is full"), recorded(small, None, SILENT):
         _fill(small)
+
+
+def test_a_disk_too_full_for_the_error_is_told_by_the_exit_code(small, tmp_path):
+    """Whoever runs the step waits for room; the log lies on that disk too."""
+    logs = small / "logs"
+    logs.mkdir()
+    ref, files = Ref("collect.source", "prompts"), {"error": logs / "error.json", "log": logs / "log"}
+    with files["log"].open("wb") as log:
+        _fill(small)
+        ended = subprocess.run(
+            [sys.executable, "-m", "so8t", "step", "collect.source", "--part", "prompts", "--home", str(small / "home"),
+             "--config", str(ROOT / "configs" / "smoke.yaml"), "--error-file", str(files["error"])],
+            check=False, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+    assert not files["error"].exists()
+    assert ended.returncode == child.NO_ROOM
+    error = child._error(ref, ended.returncode, Fault.UNKNOWN, files)
+    assert classify(error) is Fault.DISK_FULL
+    assert evidence(error)["place"] == str(files["error"])
 
 
 def test_on_a_full_disk_a_step_ends_with_its_own_error(home, small):

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Make the step's artifact, or say that it is there."""
-    from so8t import child, durable, stacks
+    from so8t import child, stacks
     from so8t.artifacts import Store
     from so8t.config import load_config
     from so8t.progress import JsonLines, PlainLines, Sink
@@ -74,8 +74,7 @@ def main(options: argparse.Namespace) -> int:
     except BaseException as error:
         # Of several processes the first to fail says why; the others then only miss it.
         if options.error_file and not (os.environ.get("WORLD_SIZE") and options.error_file.exists()):
-            with durable.replacing_no_error(options.error_file):
-                child.write_error(options.error_file, error)
+            child.leave_error(options.error_file, error)
         raise
     manifest = artifact.manifest
     if options.json:

@@ -16,6 +16,7 @@ from so8t.artifacts import check_hashes
 from so8t.child import stopping
 from so8t.errors import GivenUp, Interrupted, NotFinite, ResourceError, StepFailed
 from so8t.faults import Fault, classify
+from so8t.session import read
 from so8t.step import execute
 from tasks import steps
 from tasks.run import remaking
@@ -321,6 +322,24 @@ def test_a_full_disk_is_emptied_of_our_own_and_waited_for(small, monkeypatch):  
         ("none any more", "completed"),
     ]  # fmt: skip
     assert walk.run.session.failures == {}
+
+
+def test_a_session_on_a_full_disk_hides_no_error_and_undoes_no_artifact(small, monkeypatch):  # noqa: F811
+    declare(monkeypatch, lambda machine, out: {})
+    walk = Walk(small / "home")
+    made = execute(FIRST, walk.config, walk.store)
+    monkeypatch.setattr(steps.fence, "current", lambda: walk.run)
+    _fill(small)
+
+    def fails():
+        raise StepFailed("its own")
+
+    with pytest.raises(StepFailed, match="its own"):
+        steps._counted(FIRST, "k" * 64, fails)
+    assert steps._counted(FIRST, "k" * 64, lambda: made) is made
+    (small / "filler").unlink()
+    walk.run.update()
+    assert list(read(walk.run.folder).failures.values()) == [1], "it is written with the next change"
 
 
 def test_a_disk_that_stays_full_stops_with_what_to_do(small, monkeypatch):  # noqa: F811
