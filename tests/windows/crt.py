@@ -29,7 +29,7 @@ def complete(packages: Path, home: Path) -> None:
     wanted = set[str]()
     for path in sorted(path for path in packages.rglob("*") if path.suffix in {".pyd", ".dll"}):
         data = path.read_bytes()
-        if THEIRS.encode("ascii") in data:
+        if any(name.encode("ascii") in data for name in (THEIRS, OURS)):
             wanted |= _imported(path)
             path.write_bytes(data.replace(THEIRS.encode("ascii"), OURS.encode("ascii")))
     own = {name + suffix for name in DEFINED.findall(SOURCE.read_text(encoding="utf-8")) for suffix in SUFFIXES}
@@ -48,4 +48,4 @@ def _imported(path: Path) -> set[str]:
     ).stdout
     parts = IMPORTING.split(told)
     imports = zip(parts[1::2], parts[2::2], strict=True)
-    return {name for dll, text in imports if dll == THEIRS for name in IMPORTED.findall(text)}
+    return {name for dll, text in imports if dll in (THEIRS, OURS) for name in IMPORTED.findall(text)}

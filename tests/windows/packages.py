@@ -11,12 +11,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOTS = (
-    "apprise", "colorama", "cryptography", "fastapi", "faust-cchardet", "filelock", "httpx", "huggingface_hub", "hypothesis",
-    "ImageHash", "Jinja2", "lxml", "lxml_html_clean", "numpy", "nvidia-ml-py", "optuna", "phonenumbers", "pillow", "prefect",
-    "protego", "psutil", "pyarrow", "pycld2", "pydantic", "pytest", "pytest-timeout", "pytest-xdist", "PyYAML", "rich",
-    "safetensors", "scikit-learn", "soundfile", "trafilatura", "tzdata", "uvicorn",
+    "apprise", "colorama", "cryptography", "fastapi", "faust-cchardet", "filelock", "gguf", "httpx", "huggingface_hub",
+    "hypothesis", "ImageHash", "Jinja2", "lxml", "lxml_html_clean", "matplotlib", "numba", "numpy", "nvidia-ml-py", "optuna", "phonenumbers",
+    "pillow", "prefect", "protego", "psutil", "pyarrow", "pycld2", "pydantic", "pytest", "pytest-timeout", "pytest-xdist",
+    "PyYAML", "rich", "safetensors", "scikit-learn", "trafilatura", "tzdata", "uvicorn",
 )  # fmt: skip
-# torch loads libraries that Wine 8 has not; pywin32 is Docker's alone, and loaded only where it is used.
+# torch loads libraries that Wine 8 has not; soundfile's cffi ends the process there; pywin32 is Docker's alone, and loaded only where it is used.
 LEFT_OUT = frozenset({"pywin32", "torch"})
 WINDOWS = {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt", "platform_machine": "AMD64"}
 

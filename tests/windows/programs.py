@@ -18,8 +18,8 @@ from so8t.cli import raise_on_signals
 from so8t.errors import Interrupted
 raise_on_signals()
 child.die_with_stdin()
-Path(sys.argv[1]).touch()
 try:
+    Path(sys.argv[1]).touch()
     while True:
         time.sleep(0.05)
 except Interrupted as stop:

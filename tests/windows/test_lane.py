@@ -26,28 +26,40 @@ SHORT = (
     "tests/autostart/test_task_rules.py",
 )
 # By hand (`pytest -m soak tests/windows`): what starts many processes.
-LONG = (
+PROCESSES = (
     "tests/windows/test_on_commands.py",
-    "tests/test_artifacts.py",
     "tests/windows/test_on_supervisor.py",
-    "tests/test_attempt.py",
-    "tests/test_births.py",
-    "tests/test_config.py",
-    "tests/test_notify.py",
-    "tests/test_thinking.py",
     "tests/autostart/test_command.py",
     "tests/autostart/test_windows.py",
-    "tests/collect/test_download.py",
-    "tests/collect/test_licence.py",
-    "tests/flows/test_fence.py",
-    "tests/serve/test_audit.py",
 )
-# What Wine lacks, by test; all else of these files must pass.
+# By hand too: what else needs no torch.
+LONG = (
+    *(f"tests/test_{name}.py" for name in ("artifacts", "attempt", "births", "config", "notify", "sound", "thinking")),
+    *(f"tests/collect/test_{name}.py" for name in ("download", "licence", "query", "questions", "source")),
+    *(f"tests/collect/web/test_{name}.py" for name in ("fetch", "robots", "text")),
+    "tests/faults/test_recoveries.py",
+    "tests/flows/test_fence.py",
+    *(f"tests/preflight/test_{name}.py" for name in ("host", "hub", "profile")),
+    *(
+        f"tests/preprocess/test_{name}.py"
+        for name in (
+            "aozora", "balance", "contamination", "duplicates", "exact", "labeller", "leaks", "media", "pictures", "pii",
+            "quality", "replies", "review", "shards",
+        )
+    ),
+    "tests/serve/test_audit.py",
+    *(f"tests/upload/test_{name}.py" for name in ("retry", "upload_rows")),
+)  # fmt: skip
+# What Wine or the lane lacks, by test; all else of these files must pass.
 NOT_IN_WINE = {
     "tests/autostart/test_command.py::test_a_broken_config_does_not_hide_the_entry": "whoami /user",
     "tests/autostart/test_command.py::test_the_doctor_speaks_of_it": "whoami /user",
     "tests/autostart/test_command.py::test_two_homes_have_two_names_and_one_home_has_one": "names a POSIX path's hash",
+    "tests/preflight/test_host.py::test_no_card_is_fine_where_none_is_needed": "torch's build",
+    "tests/preflight/test_host.py::test_this_machine_s_card_and_torch_are_read_without_loading_torch": "torch's build",
 }
+WITHOUT = "not oracle and not soak and not realdata"
+LONG_TIMEOUT_S = 3000.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,11 @@ def _ready() -> lane.Lane:
 
 
 def _run(
-    files: tuple[str, ...], folder: Path, *options: str, environment: dict[str, str] | None = None
+    files: tuple[str, ...],
+    folder: Path,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Outcome]:
     """One pytest in Wine for all files; the outcome by file."""
     windows, report, output = _ready(), folder / "report.xml", folder / "output.txt"
@@ -77,11 +93,11 @@ def _run(
     temporary.mkdir()
     # CI: hypothesis then gives no example a time limit, which a busy machine under Wine does not keep.
     places = {name: lane.windows_path(temporary) for name in ("TMP", "TEMP")} | {"CI": "true"}
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    arguments = ["-m", "pytest", "-v", "-p", "no:cacheprovider", *options]
     arguments += [f"--deselect={test}" for test in NOT_IN_WINE]
     arguments += ["--junitxml", lane.windows_path(report), "--basetemp", lane.windows_path(folder / "base"), *files]
     try:
-        code = windows.run(arguments, output, TIMEOUT_S, {**places, **(environment or {})})
+        code = windows.run(arguments, output, timeout_s, {**places, **(environment or {})})
     except subprocess.TimeoutExpired:
         code = -1
     text = output.read_text(encoding="utf-8", errors="replace")
@@ -112,9 +128,15 @@ def short(tmp_path_factory) -> dict[str, Outcome]:
 
 
 @pytest.fixture(scope="module")
+def processes(tmp_path_factory) -> dict[str, Outcome]:
+    """The outcomes of the files that start many processes."""
+    return _run(PROCESSES, tmp_path_factory.mktemp("lane"), "-m", WITHOUT, "--timeout", "600", timeout_s=LONG_TIMEOUT_S)
+
+
+@pytest.fixture(scope="module")
 def long(tmp_path_factory) -> dict[str, Outcome]:
     """The long files' outcomes."""
-    return _run(LONG, tmp_path_factory.mktemp("lane"), "-m", "not oracle and not soak", "--timeout", "600")
+    return _run(LONG, tmp_path_factory.mktemp("lane"), "-m", WITHOUT, "--timeout", "600", timeout_s=LONG_TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +174,14 @@ def test_under_windows(short, file):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(LONG_TIMEOUT_S + 60)
+@pytest.mark.parametrize("file", PROCESSES)
+def test_processes_under_windows(processes, file):
+    _passed(processes[file])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(LONG_TIMEOUT_S + 60)
 @pytest.mark.parametrize("file", LONG)
 def test_under_windows_at_length(long, file):
     _passed(long[file])
