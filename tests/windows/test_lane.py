@@ -57,6 +57,8 @@ NOT_IN_WINE = {
     "tests/autostart/test_command.py::test_two_homes_have_two_names_and_one_home_has_one": "names a POSIX path's hash",
     "tests/preflight/test_host.py::test_no_card_is_fine_where_none_is_needed": "torch's build",
     "tests/preflight/test_host.py::test_this_machine_s_card_and_torch_are_read_without_loading_torch": "torch's build",
+    "tests/serve/test_audit.py::test_the_key_is_made_once_and_is_the_owners_alone": "POSIX modes",
+    "tests/serve/test_audit.py::test_lines_are_appended_and_rotated_by_size_and_count": "POSIX modes",
 }
 WITHOUT = "not oracle and not soak and not realdata"
 LONG_TIMEOUT_S = 3000.0
