@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from so8t.preprocess.distinct import distinct
 from so8t.preprocess.postings import Postings
 
 GRAM = 5
@@ -88,7 +89,7 @@ def hashes(key: str) -> np.ndarray:
     codes_C = np.pad(codes_C, (0, max(0, GRAM - len(codes_C))))
     mixed_G = np.lib.stride_tricks.sliding_window_view(codes_C, GRAM) @ _MULTIPLIERS
     mixed_G = (mixed_G ^ (mixed_G >> np.uint64(31))) * _MULTIPLIERS[0]
-    return np.unique(mixed_G ^ (mixed_G >> np.uint64(29)))
+    return distinct(mixed_G ^ (mixed_G >> np.uint64(29)))
 
 
 def _meetings(
@@ -110,12 +111,12 @@ def _meetings(
                 waiting.append(row.astype(np.int64) * len(splits_N) + others)
                 held += len(others) + ARRAY
                 if held > MEETINGS_HELD:
-                    waiting = [np.unique(np.concatenate(waiting))]
+                    waiting = [distinct(np.concatenate(waiting))]
                     if len(waiting[0]) > MEETINGS_HELD // 2:
                         yield waiting.pop()
                     held = sum(map(len, waiting))
     if waiting:
-        yield np.unique(np.concatenate(waiting))
+        yield distinct(np.concatenate(waiting))
 
 
 def _mixed(hashes_P: np.ndarray, rows_P: np.ndarray, splits_N: np.ndarray) -> Iterator[np.ndarray]:

@@ -155,6 +155,7 @@ class Index:
 
     def texts(self, rows: np.ndarray, name: str = "keys", column: str = "key") -> Iterator[tuple[int, Any]]:
         """(row, what another file of the shards holds of it: a compare key, a thumbnail) of some ascending rows."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         for folder, where, local in self.places(rows):
@@ -169,6 +170,8 @@ class Index:
                 first, start = first + len(here), start + len(batch)
                 if first == where.stop:
                     break
+            del file
+            pa.default_memory_pool().release_unused()  # or Arrow's share grows from shard to shard
 
     def records(self, rows: np.ndarray) -> list[Record]:
         """Some ascending rows, masked."""

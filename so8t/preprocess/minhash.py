@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from so8t.preprocess.distinct import distinct
+
 GRAM = 5
 BANDS, ROWS = 32, 4
 # A boilerplate bucket of n rows has n^2 pairs; each row is then compared with so many before it.
@@ -38,7 +40,7 @@ def bands(keys: Iterable[str], rows: int, seed: int) -> np.ndarray:
 def grams(key: str) -> np.ndarray:
     """Sorted distinct 64-bit hashes of the 5-grams of a compare key, uint64 [G]; of a shorter one the whole."""
     hashes_G: np.ndarray = _compiled("hashes")(codes_of(key))
-    return np.unique(hashes_G)
+    return distinct(hashes_G)
 
 
 def shared(first_G: np.ndarray, second_G: np.ndarray) -> int:
@@ -62,7 +64,7 @@ def candidates(bands_BN: Iterable[np.ndarray]) -> np.ndarray:
         for start, length in zip(starts[lengths > 2], lengths[lengths > 2], strict=True):
             found.append(_pairs(order[start : start + length]))
         pairs_P2 = np.concatenate(found)
-        met = np.union1d(met, pairs_P2[:, 0] << 32 | pairs_P2[:, 1])
+        met = distinct(np.concatenate([met, pairs_P2[:, 0] << 32 | pairs_P2[:, 1]]))
     return np.stack([met >> 32, met & 0xFFFFFFFF], axis=1)
 
 
