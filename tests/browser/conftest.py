@@ -70,6 +70,11 @@ class Site:
             self.page.get_by_text(text).first.wait_for(timeout=WAIT_MS)
         return self.page.locator("body").inner_text()
 
+    def drawn(self, text: str) -> str:
+        """What the page shows in all, at one moment; empty while it does not show the text."""
+        shown = self.page.locator("body").inner_text()
+        return shown if text in shown else ""
+
     def picture(self, name: str) -> tuple[int, int]:
         """Width and height in pixels of a picture that the browser could decode."""
         picture = self.page.get_by_alt_text(re.compile(f"^{re.escape(name)}"))

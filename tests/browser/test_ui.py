@@ -67,7 +67,8 @@ def test_a_running_demo(running, page):
     site.open(f"/artifacts/artifact/{overview}", "Run: running")
     site.page.evaluate("window.opened = 'once'")
     until(process, lambda: site.page.get_by_alt_text("curves.png").count())
-    first = site.page.locator("body").inner_text()
+    # While the UI draws the newer page anew, it is empty for a moment.
+    first = until(process, lambda: site.drawn("Training"))
     assert min(site.picture("curves.png")) > 200
     for text in ("Steps", "Training", "Checkpoints", "None: nothing went wrong", "preprocess"):
         assert text in first
