@@ -8,6 +8,7 @@ from so8t.overview.training import Training
 from so8t.overview.words import bar, clock, duration, number, numbers, percent, size
 
 CURVES, FOREST = "curves.png", "forest.png"
+RUNNING = "running"
 BAR_WIDTH = 20
 WORDS = {
     "tokens_per_s": "tokens/s", "cpu_percent": "CPU %", "rss_bytes": "memory", "gpu_percent": "GPU %",
@@ -19,7 +20,7 @@ def blocks(seen: Overview, state: str, note: str = "") -> list[Block]:
     """`state` is the run's; `note` is a sentence on how it ended."""
     found = [
         Block("heading", f"Run: {state}"),
-        Block("text", f"{_now(seen)}. Updated {clock(seen.at)}."),
+        Block("text", f"{_now(seen, state)}. Updated {clock(seen.at)}."),
     ]
     if note:
         found.append(Block("text", note))
@@ -43,14 +44,14 @@ def pictures(seen: Overview) -> dict[str, bytes]:
     return {name: data for name, data in ((CURVES, curves), (FOREST, forest)) if data is not None}
 
 
-def _now(seen: Overview) -> str:
+def _now(seen: Overview, state: str) -> str:
     share = seen.done / len(seen.steps) if seen.steps else 0.0
     parts = [f"{bar(share, BAR_WIDTH)} {seen.done} of {len(seen.steps)} steps and parts done"]
     for line in seen.running:
         told = line.live
         left = f", about {duration(told.eta_s)} left of {_of(told.message)}" if told and told.eta_s else ""
         parts.append(f"now {line.name} {percent(told.share) if told else ''}{left}".rstrip())
-    return "; ".join([*parts, *([str(seen.left)] if seen.left else [])])
+    return "; ".join([*parts, *([str(seen.left)] if seen.left and state == RUNNING else [])])
 
 
 def _of(message: str) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from so8t.config import load_config
 from so8t.loop.checkpoint import Checkpoints, Snapshot
 from so8t.overview import asked
 from so8t.overview.gather import gather
+from so8t.overview.left import Left
 from so8t.overview.live import newest_of
 from so8t.overview.page import CURVES, blocks, pictures
 from so8t.overview.screen import is_plain, plain_line, screen
@@ -143,6 +145,13 @@ def test_the_state_of_each_step_is_told(seen):
     assert states["train"] == "waiting"
     assert [line.live.eta_s for line in found.running] == [pytest.approx(18)]
     assert found.done == 1
+
+
+def test_a_run_that_has_ended_has_no_time_left(seen):
+    """The last look is taken while the run's own session still works."""
+    found = replace(seen[1], left=Left(0.0))
+    assert "about 0 s left of the run" in markdown(blocks(found, "running"))
+    assert "left of the run" not in markdown(blocks(found, "completed"))
 
 
 def test_the_page_tells_it_all(seen):
