@@ -25,7 +25,14 @@ TINY = ["--config", str(ROOT / "configs" / "smoke.yaml")]
 
 
 # The files that take minutes, longest first: whoever began one of them last would work alone in the end.
-LONGEST = ("test_pipeline.py", "test_campaign.py", "test_supervisor.py", "test_up.py", "test_every_write.py")
+LONGEST = (
+    "test_pipeline.py",
+    "test_campaign.py",
+    "test_supervisor.py",
+    "test_up.py",
+    "test_every_write.py",
+    "test_second_run.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,6 @@
 """The embedded default, end to end: one real `so8t run`, then everything that is promised of its result."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -120,46 +119,6 @@ def test_status_is_read_only_and_complete(demo, demo_home):
     assert status.code == 0
     assert {row["state"] for row in status.json["steps"].values()} == {"done"}
     assert sorted(str(p) for p in (demo_home / "artifacts").rglob("*")) == before
-
-
-@pytest.fixture
-def copy_of_home(demo, demo_home, tmp_path) -> Path:
-    """A copy that a test may damage."""
-    home = tmp_path / "home"
-    shutil.copytree(demo_home, home, ignore=shutil.ignore_patterns("server.json", "*.lock"))
-    return home
-
-
-def test_one_flipped_byte(demo, copy_of_home):
-    """verify names it, the next run makes that step again, and what it makes is the same."""
-    relative = Path(demo.json["artifacts"]["preprocess"]).relative_to(
-        Path(demo.json["artifacts"]["preprocess"]).parents[2]
-    )
-    victim = copy_of_home / relative / "validation.parquet"
-    data = bytearray(victim.read_bytes())
-    data[len(data) // 2] ^= 1
-    victim.write_bytes(bytes(data))
-    verified = command("verify", home=copy_of_home)
-    assert verified.code == 1
-    assert "validation.parquet" in verified.out
-    again = run(home=copy_of_home)
-    assert again.code == 0, again.err[-3000:]
-    assert [name for name, step in again.json["steps"].items() if not step["cached"]] == ["preprocess"]
-    assert again.json["steps"]["preprocess"]["content"] == demo.json["steps"]["preprocess"]["content"]
-    assert command("verify", home=copy_of_home).code == 0
-
-
-def test_a_config_change_runs_that_step_and_its_dependants(demo, copy_of_home):
-    changed = run("--set", "benchmark.resamples=9000", home=copy_of_home)
-    assert changed.code == 0, changed.err[-3000:]
-    redone = {name for name, step in changed.json["steps"].items() if not step["cached"]}
-    assert redone == {"benchmark", "upload", "cleanup"}
-
-
-def test_machine_settings_change_no_key(demo, copy_of_home):
-    again = run("--set", "machine.workers=1", "--set", "machine.progress_interval_s=1", home=copy_of_home)
-    assert again.code == 0
-    assert all(step["cached"] for step in again.json["steps"].values())
 
 
 def test_every_gguf_answers_a_prompt(demo):

@@ -1,6 +1,7 @@
 """The power fails under `so8t up`, and only `so8t up` is started again."""
 
 import os
+import shutil
 import time
 
 import pytest
@@ -11,12 +12,16 @@ from tests.crash.tree import Api, Tree, contents
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="halts and kills a whole tree by POSIX signals")
 # Cut as soon as one of these is at work: one that goes on from a checkpoint, and parts that run side by side. Any instant of
 # any other is cut in the campaign of 300, and each single write in test_every_write.py.
-STEPS = ("train", "benchmark.cell")
+STEPS = ("train", "bake", "benchmark.cell")
+# What lies there before the first of them.
+DONE = ("collect.base", "collect.source", "collect", "preprocess.shard", "preprocess")
 STEP_S = 180
 
 
 def test_cut_in_its_steps_a_run_completes_under_its_own_id(tiny, tiny_home, tmp_path):
     home, report = tmp_path / "home", Report()
+    for done in DONE:
+        shutil.copytree(tiny_home / "artifacts" / done, home / "artifacts" / done)
     tree = Tree(home, *ARGUMENTS)
     tree.wait_for("worker  started")
     run_id = Api(home).start()

@@ -17,7 +17,8 @@ GROUPS = (
 )
 LIMIT_BYTES = 3500 << 20
 # 4.9 GiB by the plan, 2.7 with half the micro-batch.
-LARGE = ("--set", "train.warmup.batch_text=128", "--set", "train.warmup.micro_batch=128")
+BASE = ("--set", "base.hidden=256", "--set", "base.layers=4")
+LARGE = (*BASE, "--set", "train.warmup.batch_text=128", "--set", "train.warmup.micro_batch=128")
 
 
 @pytest.fixture
