@@ -36,6 +36,8 @@ def main() -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    from deployments.database import immediate
+
     config = uvicorn.Config(
         fenced(followed(create_app())),
         host=os.environ["PREFECT_SERVER_API_HOST"],
@@ -52,7 +54,8 @@ def main() -> None:
         server.should_exit = True
 
     threading.Thread(target=watch, name="stop-with-stdin", daemon=True).start()
-    server.run()
+    with immediate():
+        server.run()
 
 
 if __name__ == "__main__":

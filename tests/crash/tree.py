@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -86,8 +87,9 @@ class Api:
         self.client = httpx.Client(
             base_url=f"http://127.0.0.1:{port}/api", auth=(user, password), trust_env=False, timeout=60
         )
-        token = self.client.get("/csrf-token", params={"client": "rig"}).json()["token"]
-        self.client.headers.update({"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "rig"})
+        name = uuid4().hex  # the server keeps one token for each
+        token = self.client.get("/csrf-token", params={"client": name}).json()["token"]
+        self.client.headers.update({"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": name})
 
     def post(self, path: str, **body: Any) -> Any:
         """POST JSON, get JSON."""

@@ -1,4 +1,7 @@
-"""What a missed gate leaves in a real server, and what that server refuses."""
+"""What a missed gate leaves in a real server, what that server refuses, and what it does not."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -12,6 +15,7 @@ from so8t.bake.gate import Gate, write_gates
 from so8t.errors import GateFailed, ResourceError
 from so8t.step import Ref
 from tasks.show import show_refused
+from tests.crash.tree import Api
 
 
 def test_table_of_a_missed_gate_is_shown(world):
@@ -48,3 +52,26 @@ def test_the_server_is_closed_to_strangers_and_says_so(served):
             server.ensure()
     finally:
         auth.write_bytes(ours)
+
+
+def test_a_run_is_taken_while_another_writes(served):
+    """As a browser submits it, which asks once."""
+    _, deployment, database = served
+    home, ended = database.parents[1], threading.Event()
+    line = {"name": "so8t", "level": 20, "message": "at work", "timestamp": "2026-01-01T00:00:00Z"}
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(_until, ended, lambda: Api(home).client.post("/logs/", json=[line]).status_code)
+        try:
+            told = [Api(home).client.post(f"/deployments/{deployment}/create_flow_run", json={}) for _ in range(3)]
+        finally:
+            ended.set()
+    assert [answer.status_code for answer in told] == [201] * 3, [answer.text for answer in told]
+    assert set(writing.result()) == {201}
+
+
+def _until(ended, act):
+    """What it gave, again and again."""
+    found = [act()]
+    while not ended.is_set():
+        found.append(act())
+    return found
