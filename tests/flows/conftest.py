@@ -6,7 +6,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,14 @@ def client_of(home: Path) -> Iterator[SyncPrefectClient]:
         }
         with temporary_settings(settings), get_client(sync_client=True) as client:
             yield client
+
+
+def until(ended: threading.Event, act: Callable[[], Any]) -> list[Any]:
+    """What it gave, again and again."""
+    found = [act()]
+    while not ended.is_set():
+        found.append(act())
+    return found
 
 
 @pytest.fixture(scope="module")

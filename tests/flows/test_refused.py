@@ -16,6 +16,7 @@ from so8t.errors import GateFailed, ResourceError
 from so8t.step import Ref
 from tasks.show import show_refused
 from tests.crash.tree import Api
+from tests.flows.conftest import until
 
 
 def test_table_of_a_missed_gate_is_shown(world):
@@ -60,18 +61,10 @@ def test_a_run_is_taken_while_another_writes(served):
     home, ended = database.parents[1], threading.Event()
     line = {"name": "so8t", "level": 20, "message": "at work", "timestamp": "2026-01-01T00:00:00Z"}
     with ThreadPoolExecutor() as pool:
-        writing = pool.submit(_until, ended, lambda: Api(home).client.post("/logs/", json=[line]).status_code)
+        writing = pool.submit(until, ended, lambda: Api(home).client.post("/logs/", json=[line]).status_code)
         try:
             told = [Api(home).client.post(f"/deployments/{deployment}/create_flow_run", json={}) for _ in range(3)]
         finally:
             ended.set()
     assert [answer.status_code for answer in told] == [201] * 3, [answer.text for answer in told]
     assert set(writing.result()) == {201}
-
-
-def _until(ended, act):
-    """What it gave, again and again."""
-    found = [act()]
-    while not ended.is_set():
-        found.append(act())
-    return found
