@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 from filelock import FileLock
@@ -18,6 +19,11 @@ from filelock import FileLock
 from so8t import durable
 
 ROOT = Path(__file__).resolve().parent.parent
+# The same examples for the same code, and none is wrong for being slow on a busy machine. New ones are sought by
+# `pytest --hypothesis-profile=search`, which prints how to repeat what it finds.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", max_examples=1000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("same")
 
 
 # The same pipeline with hardly any training: the promise under test does not depend on how well it learns.
