@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from so8t.config import Config, load_config, profile_names
-from so8t.preflight import clock, disk, gpu, host, hub, local_base, memory
+from so8t.preflight import clock, disk, earlier_splits, gpu, host, hub, local_base, memory
 from so8t.preflight.finding import Finding
 from so8t.preflight.profile import Choice, choose, noted
 from so8t.preflight.scene import Scene, set_scene
@@ -52,6 +52,7 @@ def look(config: Config, last: Ref) -> Report:
         *([pins] if (pins := hub.check_pins(scene)) else []),
         hub.check_licence(scene, answer),
         *local_base.check(scene),
+        *earlier_splits.check(scene),
     ]
     return Report(findings, noted(choice.changes) if choice else {}, choice is None or choice.fits)
 
