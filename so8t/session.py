@@ -41,6 +41,14 @@ class Resume(BaseModel):
     time: str = ""
 
 
+class FreshStart(BaseModel):
+    """A step was begun anew because its device was lost or it hung: when (Unix time), and how far it had ever come."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    at_s: float
+    reached: int = 0
+
+
 class Session(BaseModel):
     """One long-running piece of work. Old or foreign files load: absent fields take these values."""
 
@@ -66,8 +74,9 @@ class Session(BaseModel):
     problems: list[str] = []
     # What recovery changed, by `phase.setting`: never in the user's YAML.
     overrides: dict[str, float] = {}
-    # Of runs only: failures by step key, who supervised the last attempt, what it had reached, attempts since then.
+    # Of runs only: failures and fresh starts by step key, who supervised the last attempt, what it had reached, attempts since then.
     failures: dict[str, int] = {}
+    fresh_starts: dict[str, list[FreshStart]] = {}
     supervisor: str = ""
     reached: dict[str, int] = {}
     stalled: int = 0

@@ -17,7 +17,7 @@ from so8t.artifacts import Artifact, Store
 from so8t.config import Config
 from so8t.errors import GivenUp, InputError, InputLost, Interrupted, So8tError, UserError
 from so8t.faults import POLICIES, Fault
-from so8t.recovery import inputs, reach, room, training
+from so8t.recovery import fresh, inputs, reach, room, training
 from so8t.session import SessionFile
 from so8t.step import Ref, lookup
 
@@ -193,7 +193,7 @@ class Attempts:
         if rule == "again":
             return None
         rules = self.config.recovery
-        if rule == "fresh-process" and self._count(fault) <= rules.fresh_processes_max:
+        if rule == "fresh-process" and self._count_fresh(fault) <= rules.fresh_processes_max:
             told = f"in {rules.fresh_process_delay_s:g} s; {self._why(error)}"
             self._note(fault, "fresh-process", told, "tried again")
             self._wait(fault, rules.fresh_process_delay_s)
@@ -234,12 +234,22 @@ class Attempts:
 
     def _count(self, what: str, own: bool = True) -> int:
         """How often, this time included, this has been done for the step, or for the run."""
-        name = f"{self.ref} {self.key[:12]}: {what}" if own else what
+        name = self._named(what) if own else what
         if self.run is not None:
             self.run.count_failure(name)
             return self.run.session.failures[name]
         self._counts[name] = self._counts.get(name, 0) + 1
         return self._counts[name]
+
+    def _count_fresh(self, fault: Fault) -> int:
+        """As `_count`, but without those of long ago."""
+        if self.run is None:
+            return self._count(fault)
+        hours = self.config.recovery.fresh_processes_hours
+        return fresh.count(self.run, self._named(fault), self.ref, self.key, hours)
+
+    def _named(self, what: str) -> str:
+        return f"{self.ref} {self.key[:12]}: {what}"
 
     def _wait(self, fault: Fault, seconds: float) -> None:
         """Interrupted as soon as somebody wants this process to stop. A long wait says now and then that it is one."""

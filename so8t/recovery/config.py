@@ -43,9 +43,13 @@ class Recovery(Section):
     divergences_max: Annotated[int, Field(ge=0)] = 2
     """How often one training may be taken back so."""
     lost: Literal["fresh-process", "again", "stop"] = "fresh-process"
-    """gpu-lost and hang. fresh-process: at most `fresh_processes_max` in a run, then it stops and tells you."""
+    """gpu-lost and hang. fresh-process: at most `fresh_processes_max` for each of the two within
+    `fresh_processes_hours`, then it stops and tells you."""
     fresh_processes_max: Annotated[int, Field(ge=0)] = 2
     """How often one step of a run is begun anew so."""
+    fresh_processes_hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
+    """What lies further back counts no more, once the step has come further than it was then. A step that keeps no
+    session (any but collecting, training, benchmarking and uploading) has its count for the whole run."""
     fresh_process_delay_s: Annotated[float, Field(ge=0)] = 60.0
     """Pause before it: a driver needs time to bring a GPU back."""
     damaged: Literal["remake", "stop"] = "remake"

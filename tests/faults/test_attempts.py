@@ -16,11 +16,11 @@ from so8t.artifacts import check_hashes
 from so8t.child import stopping
 from so8t.errors import GivenUp, Interrupted, NotFinite, ResourceError, StepFailed
 from so8t.faults import Fault, classify
-from so8t.session import read
-from so8t.step import execute
+from so8t.session import SessionFile, read
+from so8t.step import execute, plan
 from tasks import steps
 from tasks.run import remaking
-from tests.faults.steps import FIRST, Walk, declare
+from tests.faults.steps import FIRST, SECOND, Walk, declare
 from tests.test_attempt import _fill, small  # noqa: F401 - a fixture
 
 
@@ -378,3 +378,46 @@ def test_a_config_that_is_wrong_is_nobodys_fault_but_its_own(tmp_path, monkeypat
     with pytest.raises(ResourceError, match="buy some"):
         walk.second()
     assert done(walk) == []
+
+
+def test_a_lost_gpu_of_long_ago_counts_no_more(tmp_path, monkeypatch):
+    """Two weeks of training may lose it every few days; a step that is lost at one place again and again stops."""
+    lost = torch.AcceleratorError("CUDA error: unspecified launch failure")
+    clock = {"s": 1e9}
+    monkeypatch.setattr("so8t.recovery.fresh.time.time", lambda: clock["s"])
+    declare(monkeypatch, lambda machine, out: {})
+    walk = Walk(tmp_path)
+    key = plan(SECOND, walk.config, walk.store).key
+    own = SessionFile.open(tmp_path, recoveries.session_of("second", key), "second")
+
+    def lose(times: int, hours: float, further: int) -> None:
+        """So often, each time after so many hours and steps."""
+        left = [lost] * times
+
+        def act(machine, out):
+            clock["s"] += hours * 3600
+            own.update(current_step=own.session.current_step + further)
+            if left:
+                raise left.pop()
+            raise StepFailed("enough")
+
+        declare(monkeypatch, act)
+        # Each time as another process, which knows the session alone.
+        Walk(tmp_path, "recovery.fresh_process_delay_s=0", "recovery.fresh_processes_hours=24").second()
+
+    with pytest.raises(StepFailed, match="enough"):
+        lose(9, hours=13, further=1)
+    assert all(policy == "fresh-process" for _, policy, _ in done(walk))
+    kept = read(walk.run.folder).fresh_starts
+    assert [len(starts) for starts in kept.values()] == [2], "the others are forgotten"
+
+    clock["s"] += 100 * 3600
+    with pytest.raises(GivenUp, match="driver, power supply and heat"):
+        lose(9, hours=100, further=0)
+    assert [policy for _, policy, _ in done(walk)][9:] == ["fresh-process", "fresh-process", "stop"]
+
+    own.update(current_step=own.session.current_step + 1)
+    clock["s"] -= 1000 * 3600  # set back: nothing is known to be over
+    with pytest.raises(GivenUp):
+        lose(9, hours=1, further=1)
+    assert [policy for _, policy, _ in done(walk)][12:] == ["stop"]
