@@ -7,9 +7,7 @@ import json
 from pathlib import Path
 
 from so8t import durable, records
-from so8t.artifacts import check_hashes
 from so8t.classifier import Classifier
-from so8t.errors import InputError
 from so8t.loop.environment import prepare
 from so8t.preprocess import pii
 from so8t.preprocess.config import Classifier as Config
@@ -23,8 +21,7 @@ CHUNK = 256
 def run(config: Config, inputs: Inputs, out: Path, progress: Progress) -> Facts:
     """Prompts are read as preprocess masks them."""
     device = prepare(progress.machine)
-    if problems := check_hashes(config.folder):
-        raise InputError(f"preprocess.classifier: {problems[0]}", "an undamaged four_class artifact", "train it again")
+    config.checked()
     collected = inputs["collected"].path / "records.parquet"
     rows = [row for row in records.iterate(collected) if row.label < 0 and row.modality == "text" and not row.nsfw]
     # Only their order decides which rows share a batch.

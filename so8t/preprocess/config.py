@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from so8t.artifacts import check_sizes, hash_file, load
+from so8t.artifacts import Artifact, check_hashes, check_sizes, hash_file, load
 from so8t.errors import InputError
 from so8t.section import Section, UserPath
 
@@ -31,6 +31,20 @@ class ArtifactFolder(Section):
                 f"a {self.step} artifact{f' with {self.content}' if self.content else ''}",
             )
         return self.model_copy(update={"content": artifact.content})
+
+    def checked(self) -> Artifact:
+        """The artifact, to be read now; InputError for a damaged one, or another than the key was made with."""
+        if problems := check_hashes(self.folder):
+            raise InputError(
+                f"{problems[0]}", f"an undamaged {self.step} artifact", "make it again, or name another one"
+            )
+        artifact = load(self.folder)
+        if self.content not in ("", artifact.content):
+            raise InputError(
+                f"{self.folder} now has the content {artifact.content}", f"{self.content}, as when the step was planned",
+                "run it again: what lies there now counts as another input; or name the artifact's own folder",
+            )  # fmt: skip
+        return artifact
 
 
 class Classifier(ArtifactFolder):

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from so8t.artifacts import check_hashes, load
-from so8t.errors import InputError
 from so8t.preprocess.config import EarlierSplits
 from so8t.preprocess.index import SPLITS, Index
 from so8t.preprocess.labelling import BY_MODEL, LABELLED, places
@@ -15,12 +13,7 @@ def read(config: EarlierSplits, index: Index) -> None:
     """Fill in `index.earlier_N`. InputError for a damaged artifact, or another one than the key was made with."""
     import pyarrow.parquet as pq
 
-    if problems := check_hashes(config.folder):
-        raise InputError(f"preprocess.splits_of: {problems[0]}", "an undamaged preprocess artifact", "name another one")
-    if config.content not in ("", found := load(config.folder).content):
-        raise InputError(
-            f"{config.folder} now has the content {found}", config.content, "name the artifact's own folder"
-        )
+    config.checked()
     for name in (*SPLITS, LABELLED, BY_MODEL):
         for batch in pq.ParquetFile(config.folder / f"{name}.parquet").iter_batches(BATCH, columns=["id", "split"]):
             rows = np.array(places(batch.column("id").to_pylist(), index), np.int64)

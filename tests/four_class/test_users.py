@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from so8t import durable, records
-from so8t.artifacts import load
+from so8t.artifacts import MANIFEST, FileEntry, content_of, hash_file, load
 from so8t.classifier import Classifier
 from so8t.config import Machine, load_config
 from so8t.errors import InputError
@@ -76,6 +76,15 @@ def test_its_content_decides_the_key_and_damage_is_refused(classifier_folder, la
     durable.write_bytes(head, head.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=r"head\.safetensors"):
         classified(broken, labelled, collected, tmp_path / "classes")
+    # Whole, but another one than the key was made with.
+    pinned = Labelling(folder=broken).pinned()
+    manifest = durable.read_json(broken / MANIFEST)
+    for entry in manifest["files"]:
+        entry["sha256"] = hash_file(broken / entry["path"])
+    entries = [FileEntry(**entry) for entry in manifest["files"]]
+    durable.write_json(broken / MANIFEST, {**manifest, "content": content_of(entries)})
+    with pytest.raises(InputError, match="now has the content"):
+        classes.run(pinned, {}, tmp_path / "another", Progress("preprocess.classes", Machine(device="cpu"), tmp_path))
     head.unlink()
     with pytest.raises(InputError, match=r"head\.safetensors"):
         Labelling(folder=broken).pinned()
