@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from so8t import durable
+from so8t import durable, pulse
 from so8t.errors import ResourceError, StepFailed
 
 MANIFEST = "manifest.json"
@@ -117,6 +117,7 @@ def hash_file(path: Path) -> str:
     with durable.retry_sharing(lambda: path.open("rb")) as file:
         while chunk := file.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
+            pulse.beat()
     return digest.hexdigest()
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from llama_cpp import mtmd_cpp as mtmd
 from numpy.typing import NDArray
 
+from so8t import pulse
 from so8t.errors import InputError, ResourceError, StepFailed
 from so8t.thinking import IMAGE_TOKEN
 
@@ -283,6 +284,7 @@ class Llama:
                 raise StepFailed(
                     f"llama_decode gave {code} for {count} tokens at {position} of {self.path.name}\n{recent_log()}"
                 )
+            pulse.beat()
             rows = count if every else 1
             logits = lib.llama_get_logits(self._context)
             return np.ctypeslib.as_array(logits, shape=(rows, self.vocab_size)).copy()
@@ -346,6 +348,7 @@ class ImageReader:
             )
         if code:
             raise StepFailed(f"mtmd could not evaluate the prompt ({code})\n{recent_log()}")
+        pulse.beat()
         return np.ctypeslib.as_array(lib.llama_get_logits_ith(model._context, -1), shape=(model.vocab_size,)).copy()
 
     def _chunks(self, text: str, png: bytes) -> "_Chunks":
@@ -363,6 +366,7 @@ class ImageReader:
     def _encode(self, chunk: Any) -> Floats:
         if mtmd.mtmd_encode_chunk(self._mtmd, chunk):
             raise StepFailed(f"mtmd could not encode an image\n{recent_log()}")
+        pulse.beat()
         tokens = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
         data = mtmd.mtmd_get_output_embd(self._mtmd)
         return np.ctypeslib.as_array(data, shape=(tokens, self.model.hidden)).copy()

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from so8t import durable
+from so8t import durable, pulse
 from so8t.errors import InputError
 from so8t.thinking import ADDED_TOKENS, IMAGE_TOKEN
 
@@ -126,6 +126,8 @@ def load_base(folder: Path, dtype: Dtype = "float32", device: str = "cpu") -> "P
         local_files_only=True,
         **quantised,
     )
+    for layer in model.model.layers:
+        layer.register_forward_hook(_beat)
     if not quantised:
         return model.to(device).eval()
     for module in model.modules():
@@ -138,6 +140,14 @@ def load_base(folder: Path, dtype: Dtype = "float32", device: str = "cpu") -> "P
         if parameter.dtype == torch.bfloat16 and parameter.device.type == "cpu":
             parameter.data = parameter.data.clone()
     return model.eval()
+
+
+def _beat(module: Any, given: Any, found: Any) -> None:
+    """A layer has been computed. Nothing in a compiled graph, which a call of Python would break."""
+    import torch
+
+    if not torch.compiler.is_compiling():
+        pulse.beat()
 
 
 def _nf4(device: str) -> dict[str, Any]:
@@ -294,6 +304,7 @@ def chat_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, response: str) -
 
 def reply_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Ids of exactly this text, tags included; nothing is added at either end."""
+    pulse.beat()
     return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from so8t.session import SessionFile
 
 Metric = float | int | str
+# From so many seconds without a report on, work that goes on repeats the last one: far below monitor.stall_minutes.
+PULSE_S = 30.0
 
 
 class Sink(Protocol):
@@ -39,9 +41,18 @@ class Progress:
         session: "SessionFile | None" = None,
     ) -> None:
         self.step, self.machine, self.home, self._sinks, self.session = step, machine, home, sinks, session
+        self._told_at = time.monotonic()
+        self._last: tuple[float, float | None, str, dict[str, Metric]] = (0, None, "", {})
+
+    def beat(self) -> None:
+        """Work goes on that has no number of its own (see so8t/pulse.py)."""
+        if time.monotonic() - self._told_at >= PULSE_S:
+            done, total, message, metrics = self._last
+            self.update(done, total, message, **metrics)
 
     def update(self, done: float, total: float | None, message: str = "", **metrics: Metric) -> None:
         """Report `done` of `total` units, what is being done, and any numbers worth watching."""
+        self._told_at, self._last = time.monotonic(), (done, total, message, metrics)
         for sink in self._sinks:
             sink.report(self.step, done, total, message, metrics)
 

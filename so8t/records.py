@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from so8t import durable
+from so8t import durable, pulse
 from so8t.errors import InputError
 from so8t.labels import Label
 
@@ -125,6 +125,7 @@ class Stream:
     def _flush(self) -> None:
         beside = {name: [values[place] for values in self._beside] for place, name in enumerate(self._columns)}
         self._writer.write_table(table(self._rows, beside))
+        pulse.beat()
         self._rows, self._beside, self._size_bytes = [], [], 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -152,6 +153,7 @@ def iterate(path: Path, batch_rows: int = 1024) -> Iterator[Record]:
         if absent:
             raise InputError(f"{path} lacks the columns {sorted(absent)}", "a Parquet file written by so8t")
         for batch in file.iter_batches(batch_size=batch_rows, columns=names):
+            pulse.beat()
             for row in batch.to_pylist():
                 yield Record(**row)
     except (pa.ArrowInvalid, FileNotFoundError, EOFError) as error:

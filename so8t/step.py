@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
-from so8t import __version__, asked
+from so8t import __version__, asked, pulse
 from so8t.artifacts import Artifact, Store, hash_json
 from so8t.config import Config, Machine
 from so8t.durable import explain_full_disk
@@ -198,10 +198,12 @@ def make(planned: Plan, machine: Machine, store: Store, sinks: tuple[Sink, ...] 
             return found
         started_at = _now()
         run: Run = importlib.import_module(step.module).run
-        with explain_full_disk(out):
+        with explain_full_disk(out), ExitStack() as stack:
             with _session(planned, store.home) as session:
                 follow = (SessionProgress(session),) if session and step.session == "followed" else ()
                 progress = Progress(str(planned.ref), machine, store.home, (*sinks, *follow), session)
+                # The commit too, which reads every file once more.
+                stack.enter_context(pulse.heard(progress.beat))
                 try:
                     with asked.taken(session.session.overrides if session else {}):
                         facts = run(planned.section, planned.inputs, out, progress)

@@ -8,12 +8,12 @@ import gguf
 import numpy as np
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from so8t import models
+from so8t import models, pulse
 from so8t.bake.config import GUIDED, Gates, Loss
 from so8t.bake.gate import Gate
 from so8t.bake.parity import Floats, Parity, cosine_least
 from so8t.bake.quantize import fallbacks, tensor_types
-from so8t.bake.reference import Chats, Live
+from so8t.bake.reference import Chats, Live, Report, unheard
 from so8t.bake.texts import conversations
 from so8t.errors import StepFailed
 from so8t.llama import ImageReader, Llama, Part
@@ -21,12 +21,15 @@ from so8t.llama_chat import answer_logits
 from so8t.thinking import IMAGE_TOKEN
 
 
-def measure(path: Path, ids: list[list[int]], reference: list[Floats], threads: int) -> Parity:
+def measure(
+    path: Path, ids: list[list[int]], reference: list[Floats], threads: int, report: Report = unheard
+) -> Parity:
     """Compare a GGUF's logits with the reference's on whole chats; an F32 cache, so that the number is the file's own."""
     parity = Parity()
     with Llama(path, context=max(map(len, ids)), kv="F32", threads=threads) as model:
-        for tokens, logits in zip(ids, reference, strict=True):
+        for number, (tokens, logits) in enumerate(zip(ids, reference, strict=True), 1):
             parity.add(logits, model.logits([tokens]), tokens)
+            report(number, len(ids))
     return parity
 
 
@@ -98,6 +101,7 @@ def finite_gate(path: Path) -> Gate:
     for tensor in gguf.GGUFReader(path).tensors:
         if tensor.tensor_type.name in ("F16", "F32"):
             lost += int((~np.isfinite(tensor.data)).sum())
+            pulse.beat()
     return Gate(f"{path.name} values not finite", lost, 0)
 
 

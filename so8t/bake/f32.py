@@ -7,6 +7,7 @@ from so8t.bake import checks
 from so8t.bake.gguf_model import write_model
 from so8t.bake.material import Material
 from so8t.bake.parity import Floats, Parity
+from so8t.bake.reference import Report, unheard
 from so8t.errors import ResourceError
 from so8t.so8.rounding import ITEM_BYTES
 
@@ -19,8 +20,13 @@ def measure_f32(
     ids: list[list[int]],
     plain: list[Floats],
     threads: int,
+    wrote: Report = unheard,
+    read: Report = unheard,
 ) -> Parity:
-    """Write `path`, compare it with the folded model's logits and remove it; ResourceError without room for it."""
+    """Write `path`, compare it with the folded model's logits and remove it; ResourceError without room for it.
+
+    `wrote` is told bytes, `read` texts.
+    """
     infos = [material.text.base.info(tensor) for tensor in material.text.base.names()]
     needed = sum(4 * info.size_bytes // ITEM_BYTES.get(info.dtype, 2) for info in infos)
     free = shutil.disk_usage(path.parent).free
@@ -29,9 +35,7 @@ def measure_f32(
             f"{free / 1e9:.1f} GB are free at {path.parent}", f"{needed / 1e9:.1f} GB for a passing F32 copy"
         )
     try:
-        write_model(
-            path, material.base, material.text, material.tokenizer, name, "F32", notes, lambda done, total: None
-        )
-        return checks.measure(path, ids, plain, threads)
+        write_model(path, material.base, material.text, material.tokenizer, name, "F32", notes, wrote)
+        return checks.measure(path, ids, plain, threads, read)
     finally:
         path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from so8t.so8.merge import Folded
 ARCHITECTURE = "Phi3ForCausalLM"
 HEAD = "lm_head.weight"
 LONGROPE = ("longrope", "su")
-Report = Callable[[int, int], None]
+Report = Callable[[int, int], object]
 
 
 def write_model(

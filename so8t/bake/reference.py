@@ -4,6 +4,7 @@ Both run in fp32 on the CPU: parity is a question of rounding, and a GPU's tenso
 The two models are never in memory together; their logits are (texts x tokens x vocabulary x 4 bytes, twice).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from so8t.bake.parity import Floats
 from so8t.errors import InputError
 from so8t.so8.adapted import System, load_system
 from so8t.so8.merge import Folded
+
+# Done, of how many.
+Report = Callable[[int, int], object]
+
+
+def unheard(done: int, total: int) -> None:
+    """Where nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,12 @@ class Live:
 
 
 @torch.inference_mode()
-def ask_live(system: System, chats: Chats, stop: list[int], answer_tokens_max: int) -> Live:
+def ask_live(system: System, chats: Chats, stop: list[int], answer_tokens_max: int, report: Report = unheard) -> Live:
     """Logits of every chat, embeddings of every image, and a greedy answer about the first image."""
     pixels = system.pixel_values([row.image for row in chats.images])
     features = system.model.get_image_features(pixel_values=pixels).pooler_output
     return Live(
-        logits=[_logits(system.model, ids) for ids in chats.ids],
+        logits=ask_folded(system.model, chats, report),
         embeddings=[feature.numpy() for feature in features],
         answer=_answer(system, chats.images[0], stop, answer_tokens_max),
     )
@@ -89,20 +97,25 @@ def load_live(base: Path, train: Path) -> System:
     return load_system(base, train, adapted=True, device="cpu")
 
 
-def load_folded(base: Path, folded: Folded) -> Any:
+def load_folded(base: Path, folded: Folded, report: Report = unheard) -> Any:
     """The base in fp32 with the weights folded from float64 put in its place."""
     model = models.load_base(base, "float32")
+    names = [name for name in folded.base.names() if folded.adapter.touches(name)]
     with torch.no_grad():
-        for name in folded.base.names():
-            if folded.adapter.touches(name):
-                model.get_parameter(name).copy_(torch.from_numpy(folded.whole(name).astype(np.float32)))
+        for number, name in enumerate(names, 1):
+            model.get_parameter(name).copy_(torch.from_numpy(folded.whole(name).astype(np.float32)))
+            report(number, len(names))
     return model
 
 
 @torch.inference_mode()
-def ask_folded(model: Any, chats: Chats) -> list[Floats]:
+def ask_folded(model: Any, chats: Chats, report: Report = unheard) -> list[Floats]:
     """Logits of every chat."""
-    return [_logits(model, ids) for ids in chats.ids]
+    found = []
+    for number, ids in enumerate(chats.ids, 1):
+        found.append(_logits(model, ids))
+        report(number, len(chats.ids))
+    return found
 
 
 def _logits(model: Any, ids: list[int], **more: Any) -> Floats:

@@ -22,7 +22,16 @@ from so8t.bake.material import Material, material_of, provenance
 from so8t.bake.measured import Measured
 from so8t.bake.parity import Floats, Parity
 from so8t.bake.quantize import model_gguf
-from so8t.bake.reference import Chats, Live, ask_folded, ask_live, load_folded, read_chats
+from so8t.bake.reference import (
+    Chats,
+    Live,
+    Report,
+    ask_folded,
+    ask_live,
+    load_folded,
+    read_chats,
+    unheard,
+)
 from so8t.bake.speed import measure_speed
 from so8t.bake.texts import parity_texts
 from so8t.errors import DamagedArtifact
@@ -74,8 +83,7 @@ class Bench:
         self.files = {"F16": f16} | {
             kind: artifact.path / f"{self.name}-{kind}.gguf" for kind, artifact in quantized.items()
         }
-        progress.update(0, STAGES, "hashing the model files")
-        rows = list_files({"fold": inputs["fold"], **quantized})
+        rows = list_files({"fold": inputs["fold"], **quantized}, self._within(0, "hashing the model files"))
         durable.write_json(out / "files.json", rows)
         self.sha256 = {Path(row["path"]).name: str(row["sha256"]) for row in rows}
         self.measured = Measured(out)
@@ -93,21 +101,26 @@ class Bench:
     @cached_property
     def live(self) -> Live:
         """What the live adapter model says. The models are never in memory together."""
-        self.progress.update(1, STAGES, "live adapter model")
+        report = self._within(1, "live adapter model")
         if self.material.vision is None:
-            return Live(self._ask(load_text(self.material)), [], None)
+            return Live(self._ask(load_text(self.material), report), [], None)
         stop = models.stop_ids(self.material.base)
         with live_system(self.material) as system:
-            return ask_live(system, self.chats, stop, self.limits.answer_tokens_max)
+            return ask_live(system, self.chats, stop, self.limits.answer_tokens_max, report)
 
     @cached_property
     def plain(self) -> list[Floats]:
         """What the weights folded from float64 say in transformers."""
-        self.progress.update(2, STAGES, "folded model")
-        return self._ask(load_folded(self.material.base, self.material.text))
+        model = load_folded(self.material.base, self.material.text, self._within(2, "folding for transformers", 0.5))
+        return self._ask(model, self._within(2.5, "folded model", 0.5))
 
-    def _ask(self, model: Any) -> list[Floats]:
-        logits = ask_folded(model, self.chats)
+    def _within(self, stage: float, doing: str, share: float = 1.0) -> Report:
+        """Reports of what lies between a stage and the next, or in a share of it; the first of it now."""
+        self.progress.update(stage, STAGES, doing)
+        return lambda done, total: self.progress.update(stage + share * done / total, STAGES, doing)
+
+    def _ask(self, model: Any, report: Report) -> list[Floats]:
+        logits = ask_folded(model, self.chats, report)
         del model
         gc.collect()
         return logits
@@ -140,9 +153,10 @@ class Bench:
 
     def file_rows(self, speed: Speed) -> list[dict[str, Any]]:
         """What each file costs and loses."""
-        rows, machine = [], self.progress.machine
+        rows: list[dict[str, Any]] = []
+        machine = self.progress.machine
         for kind, path in self.files.items():
-            self.progress.update(STAGES - 1, STAGES, f"memory and speed of {kind}")
+            self.progress.update(STAGES - 1 + len(rows) / len(self.files), STAGES, f"memory and speed of {kind}")
             found = measure_speed(path, speed, machine.threads, machine.device) if speed.repeats else {}
             made = {} if kind == "F16" else self.inputs[f"quantized.{kind}"].manifest.facts
             rows.append(file_row(path, self.measured.parities[kind], made, found))
@@ -179,20 +193,21 @@ class Bench:
         return gates
 
     def _f32(self) -> Parity:
-        self.progress.update(3, STAGES, "F32 GGUF")
-        notes = provenance(self.inputs, self.material)
+        plain, notes = self.plain, provenance(self.inputs, self.material)
         path = self.out / f"{self.name}-F32.gguf{durable.TMP_SUFFIX}"
         return measure_f32(
-            path, self.material, self.name, notes, self.chats.ids, self.plain, self.progress.machine.threads
-        )
+            path, self.material, self.name, notes, self.chats.ids, plain, self.progress.machine.threads,
+            self._within(3, "writing an F32 GGUF", 0.5), self._within(3.5, "F32 GGUF", 0.5),
+        )  # fmt: skip
 
     def _file(self, kind: str, path: Path) -> Parity:
-        self.progress.update(4, STAGES, f"{kind} GGUF")
-        return checks.measure(path, self.chats.ids, self.live.logits, self.progress.machine.threads)
+        live, number = self.live.logits, list(self.files).index(kind)
+        report = self._within(4 + number / len(self.files), f"{kind} GGUF", 1 / len(self.files))
+        return checks.measure(path, self.chats.ids, live, self.progress.machine.threads, report)
 
     def _trained(self) -> Parity:
-        self.progress.update(3, STAGES, "live adapter on the 4-bit base")
-        return compared(self._ask(load_text(self.material, NF4)), self.live.logits, self.chats.ids)
+        live, report = self.live.logits, self._within(3, "live adapter on the 4-bit base")
+        return compared(self._ask(load_text(self.material, NF4), report), live, self.chats.ids)
 
     def _images(self) -> list[Gate]:
         return checks.image_gates(
@@ -208,17 +223,26 @@ def compared(reference: list[Floats], found: list[Floats], ids: list[list[int]])
     return parity
 
 
-def list_files(artifacts: dict[str, Artifact]) -> list[dict[str, Any]]:
-    """Every model file with its size and its hash, computed anew; DamagedArtifact where it is not the manifest's."""
-    rows = []
-    for origin, artifact in artifacts.items():
-        for entry in artifact.manifest.files:
-            if not entry.path.endswith(MODEL_SUFFIXES):
-                continue
-            found = hash_file(artifact.path / entry.path)
-            if found != entry.sha256:
-                raise DamagedArtifact(
-                    f"{artifact.path / entry.path}: sha256 {found[:12]}.., the manifest says {entry.sha256[:12]}.."
-                )
-            rows.append({"from": origin, "path": entry.path, "size_bytes": entry.size_bytes, "sha256": found})
+def list_files(artifacts: dict[str, Artifact], report: Report = unheard) -> list[dict[str, Any]]:
+    """Every model file with its size and its hash, computed anew; DamagedArtifact where it is not the manifest's.
+
+    `report` is told bytes.
+    """
+    rows, done_bytes = [], 0
+    chosen = [
+        (origin, artifact.path, entry)
+        for origin, artifact in artifacts.items()
+        for entry in artifact.manifest.files
+        if entry.path.endswith(MODEL_SUFFIXES)
+    ]
+    total_bytes = sum(entry.size_bytes for _, _, entry in chosen)
+    for origin, folder, entry in chosen:
+        found = hash_file(folder / entry.path)
+        if found != entry.sha256:
+            raise DamagedArtifact(
+                f"{folder / entry.path}: sha256 {found[:12]}.., the manifest says {entry.sha256[:12]}.."
+            )
+        rows.append({"from": origin, "path": entry.path, "size_bytes": entry.size_bytes, "sha256": found})
+        done_bytes += entry.size_bytes
+        report(done_bytes, total_bytes)
     return rows

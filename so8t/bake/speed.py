@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from statistics import median
@@ -10,6 +12,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
+from so8t import pulse
 from so8t.bake.config import Speed
 from so8t.errors import StepFailed
 from so8t.llama import Llama
@@ -18,28 +21,55 @@ from so8t.resident import memory_peak_bytes
 # Ids of a made-up prompt: ordinary pieces of any vocabulary. What is said does not change the work.
 FIRST_ID, IDS = 300, 100
 TIMEOUT_S = 1800.0
+SIGN_S = 10.0
 
 
 def measure_speed(path: Path, config: Speed, threads: int, device: str) -> dict[str, Any]:
     """Tokens a second and peak resident bytes of one file; StepFailed where its process ends otherwise than well."""
-    wanted = {"path": str(path), "threads": threads, "device": device, **config.model_dump()}
-    try:
-        done = subprocess.run(  # noqa: S603
+    wanted = {"path": str(path), "threads": threads, "device": device, "sign_s": SIGN_S, **config.model_dump()}
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "so8t.bake.speed", json.dumps(wanted)],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", timeout=TIMEOUT_S,
-            cwd=Path(__file__).resolve().parents[2], check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
+            cwd=Path(__file__).resolve().parents[2],
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise StepFailed(
-            f"the speed of {path.name} was not known after {TIMEOUT_S:.0f} s; fewer bake.speed tokens or repeats take "
-            "less, and repeats: 0 measures nothing"
-        ) from None
-    if done.returncode:
-        raise StepFailed(
-            f"the speed of {path.name} could not be measured (exit code {done.returncode})\n{done.stderr[-2000:]}"
-        )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        last, in_time = _last_line(process)
+        if not in_time:
+            raise StepFailed(
+                f"the speed of {path.name} was not known after {TIMEOUT_S:.0f} s; fewer bake.speed tokens or repeats take "
+                "less, and repeats: 0 measures nothing"
+            )
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read().decode("utf-8", errors="replace")
+            raise StepFailed(
+                f"the speed of {path.name} could not be measured (exit code {process.returncode})\n{said[-2000:]}"
+            )
+    found: dict[str, Any] = json.loads(last)
     return found
+
+
+def _last_line(process: subprocess.Popen[str]) -> tuple[str, bool]:
+    """What it said last, and whether it ended by itself in time; each line is a sign of life."""
+    overdue, last = threading.Event(), ""
+
+    def end() -> None:
+        overdue.set()
+        process.kill()
+
+    late = threading.Timer(TIMEOUT_S, end)
+    late.start()
+    try:
+        with process:
+            for line in process.stdout or ():
+                last = line
+                pulse.beat()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        late.cancel()
+    return last, not overdue.is_set()
 
 
 def measure_here(path: Path, config: Speed, threads: int, device: str) -> dict[str, Any]:
@@ -70,10 +100,22 @@ def measure_here(path: Path, config: Speed, threads: int, device: str) -> dict[s
 
 
 def main() -> None:
-    """Print the result as the last line, as JSON."""
+    """Print the result as the last line, as JSON; before it a line now and then, while the work goes on."""
     wanted = json.loads(sys.argv[1])
     path, threads, device = Path(wanted.pop("path")), wanted.pop("threads"), wanted.pop("device")
-    sys.stdout.write(json.dumps(measure_here(path, Speed.model_validate(wanted), threads, device)) + "\n")
+    sign_s, said_at = wanted.pop("sign_s"), time.monotonic()
+
+    def say() -> None:
+        nonlocal said_at
+        # Rarely: what is measured must not wait for it.
+        if time.monotonic() - said_at >= sign_s:
+            said_at = time.monotonic()
+            sys.stdout.write("measuring\n")
+            sys.stdout.flush()
+
+    with pulse.heard(say):
+        found = measure_here(path, Speed.model_validate(wanted), threads, device)
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from so8t import pulse
 from so8t.preprocess import minhash
 from so8t.preprocess.normalise import compare_key
 
@@ -37,6 +38,7 @@ def verified(candidates_P2: np.ndarray, key_of: Callable[[int], str], threshold:
     grams = lru_cache(GRAMS_HELD)(lambda row: minhash.grams(key_of(row)))
     pairs = []
     for first, second in candidates_P2.tolist():
+        pulse.beat()
         if key_of(first) == key_of(second):
             pairs.append(Pair(first, second, 1.0))
             continue

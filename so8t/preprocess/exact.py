@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from so8t import pulse
 from so8t.preprocess.distinct import distinct
 from so8t.preprocess.postings import Postings
 
@@ -102,6 +103,7 @@ def _meetings(
     waiting: list[np.ndarray] = []
     held = 0
     for hashes_P, rows_P in parts:
+        pulse.beat()
         for rows in _mixed(hashes_P, rows_P, splits_N):
             for place, row in enumerate(rows[:-1]):
                 others = rows[place + 1 :]

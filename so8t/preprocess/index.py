@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from so8t import pulse
 from so8t.preprocess.order import Reader
 from so8t.preprocess.shard import CONTENT
 from so8t.records import Record, Split
@@ -113,6 +114,7 @@ class Index:
             part = pq.read_table(folder / "index.parquet", columns=[name]).column(name).to_numpy()
             whole_N = np.empty(self.rows, part.dtype) if whole_N is None else whole_N
             whole_N[start:end] = part
+            pulse.beat()
         assert whole_N is not None
         return whole_N
 
@@ -167,6 +169,7 @@ class Index:
                 yield from zip(
                     rows[first : first + len(here)].tolist(), batch.column(0).take(here).to_pylist(), strict=True
                 )
+                pulse.beat()
                 first, start = first + len(here), start + len(batch)
                 if first == where.stop:
                     break

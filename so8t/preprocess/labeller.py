@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from so8t import pulse
 from so8t.calibration import expected_calibration_error, fit_temperature, tempered
 from so8t.labels import LABEL_NAMES, Label
 from so8t.preprocess.normalise import normal_form
@@ -51,6 +52,7 @@ def fit(records: list[Record], seed: int) -> Labeller | None:
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     for learn, hold in splitter.split(texts, y, groups):
         held_out[hold] = pipeline([texts[i] for i in learn], y[learn])([texts[i] for i in hold])
+        pulse.beat()
     temperature = fit_temperature(held_out, y)
     calibrated = tempered(held_out, temperature)
     predict = pipeline(texts, y)

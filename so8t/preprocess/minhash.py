@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from so8t import pulse
 from so8t.preprocess.distinct import distinct
 
 GRAM = 5
@@ -65,6 +66,7 @@ def candidates(bands_BN: Iterable[np.ndarray]) -> np.ndarray:
             found.append(_pairs(order[start : start + length]))
         pairs_P2 = np.concatenate(found)
         met = distinct(np.concatenate([met, pairs_P2[:, 0] << 32 | pairs_P2[:, 1]]))
+        pulse.beat()
     return np.stack([met >> 32, met & 0xFFFFFFFF], axis=1)
 
 

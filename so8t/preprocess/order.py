@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from so8t import pulse
 from so8t.errors import InputError
 from so8t.preprocess.config import Shard
 from so8t.records import Record, schema
@@ -88,6 +89,7 @@ class Reader:
         if self._held[0] != number:
             self._held = (-1, None)  # not two at a time
             self._held = (number, self._file.read_row_group(number, columns=schema().names))
+            pulse.beat()
         return self._held[1]
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from so8t import durable
+from so8t import durable, pulse
 from so8t.artifacts import HASH_CHUNK_BYTES, hash_file
 from so8t.errors import DamagedArtifact, InputError
 from so8t.upload.repository import Entry
@@ -61,6 +61,7 @@ def copy(entry: Entry, target: Path) -> None:
         while chunk := source.read(HASH_CHUNK_BYTES):
             digest.update(chunk)
             file.write(chunk)
+            pulse.beat()
         if digest.hexdigest() != entry.sha256:
             raise DamagedArtifact(f"{entry.source} changed while it was published")
 

@@ -9,6 +9,7 @@ whose answer was lost, goes on where it stood, and a second run sends nothing.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -18,6 +19,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.hf_api import GitRefs, RepoFile
 
 from so8t.errors import InputError, StepFailed
+from so8t.upload import sending
 from so8t.upload.client import demand_hash, matches
 from so8t.upload.config import HubTarget
 from so8t.upload.repository import Entry
@@ -147,12 +149,19 @@ class Publisher:
         for group in groups:
             name = group[0].path if len(group) == 1 else f"{len(group)} small files"
             self.report(self.done_bytes, f"sending {name}")
-            self._patiently(partial(self._send, group), f"sending {name}")
+            with sending.heard(partial(self._told, group, name)) if len(group) == 1 else nullcontext():
+                self._patiently(partial(self._send, group, name), f"sending {name}")
             self.done_bytes += sum(entry.size_bytes for entry in group)
 
-    def _send(self, group: list[Entry]) -> None:
+    def _told(self, group: list[Entry], name: str, sent_bytes: int) -> None:
+        """A large file takes hours on a slow line."""
+        self.report(self.done_bytes + min(sent_bytes, group[0].size_bytes), f"sending {name}")
+
+    def _send(self, group: list[Entry], name: str) -> None:
         """Send; the client hashes what it reads, and that must be what our manifests say."""
-        operations = {entry.path: CommitOperationAdd(entry.path, str(entry.source)) for entry in group}
+        operations = {entry.path: sending.Addition(entry.path, str(entry.source)) for entry in group}
+        if len(group) == 1:
+            operations[group[0].path].tell = partial(self._told, group, name)
         self.api.preupload_lfs_files(self.repo_id, additions=list(operations.values()), revision=self.staging)
         for entry in group:
             info = operations[entry.path].upload_info

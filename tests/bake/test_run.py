@@ -3,11 +3,13 @@ import shutil
 import pytest
 from pydantic import ValidationError
 
-from so8t import durable
-from so8t.bake import quantize, run, speed
+from so8t import durable, pulse
+from so8t.bake import checks, quantize, run, speed
 from so8t.bake.config import Bake, Fold, Gates, Loss, Quantize, Quantized, Speed
 from so8t.bake.gate import Gate, write_gates
+from so8t.config import Machine
 from so8t.errors import DamagedArtifact, GateFailed, StepFailed
+from so8t.progress import Progress
 from tests.bake.conftest import artifact
 
 # Random weights give nearly flat logits, whose order any rounding changes: top-1 means nothing here.
@@ -154,3 +156,50 @@ def test_a_measurement_of_speed_that_does_not_end_is_said(folded, monkeypatch):
     monkeypatch.setattr(speed, "TIMEOUT_S", 0.001)
     with pytest.raises(StepFailed, match="repeats: 0 measures nothing"):
         speed.measure_speed(quantize.model_gguf(folded.path / "gguf"), Speed(), 1, "cpu")
+
+
+def test_the_long_stages_tell_how_far_they_are(inputs, tmp_path, monkeypatch):
+    """A stage of a large model may last longer than the monitor lets a process be silent."""
+
+    class Told:
+        def __init__(self):
+            self.stages, self.lines = {}, 0
+
+        def report(self, step, done, total, message, metrics):
+            self.lines += 1
+            self.stages.setdefault(message, []).append(done)
+
+    told = Told()
+    progress = Progress("bake", Machine(threads=1), tmp_path, (told,))
+    bench = run.Bench(Bake(gates=LOOSE), inputs, tmp_path, progress)
+    bench.folding_gate(), bench.conversion_gate()
+    bench.measured.parity("F16", "", lambda: bench._file("F16", bench.files["F16"]))
+    chats = len(bench.chats.ids)
+    assert chats >= 3
+    for name, at_least in {
+        "hashing the model files": 3, "live adapter model": chats, "folding for transformers": 4,
+        "folded model": chats, "writing an F32 GGUF": 10, "F32 GGUF": chats, "F16 GGUF": chats,
+    }.items():  # fmt: skip
+        done = told.stages[name]
+        assert len(set(done)) > at_least, name
+        assert done == sorted(done)
+
+    # What has no number of its own repeats the last report, unless one was just made.
+    monkeypatch.setattr("so8t.progress.PULSE_S", 3600.0)
+    before = told.lines
+    with pulse.heard(progress.beat):
+        checks.finite_gate(bench.files["F16"])
+        assert told.lines == before
+        monkeypatch.setattr("so8t.progress.PULSE_S", 0.0)
+        checks.finite_gate(bench.files["F16"])
+    assert told.lines >= before + 10, "a line for each tensor"
+
+
+def test_a_measurement_of_speed_gives_signs(folded, monkeypatch):
+    beats = []
+    monkeypatch.setattr(speed, "SIGN_S", 0.0)
+    path = quantize.model_gguf(folded.path / "gguf")
+    with pulse.heard(lambda: beats.append(1)):
+        found = speed.measure_speed(path, Speed(prompt_tokens=8, new_tokens=8, repeats=1), 1, "cpu")
+    assert found["new_tokens_per_s"] > 0
+    assert len(beats) > 2 * (1 + 8), "one for each pass of each repeat"

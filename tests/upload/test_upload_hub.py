@@ -1,17 +1,22 @@
 """The real client against the test Hub."""
 
+import contextvars
 import hashlib
 import json
+import threading
 
 import httpx2
 import huggingface_hub.constants
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from so8t.artifacts import Store
+from so8t.artifacts import Store, hash_file
 from so8t.errors import DamagedArtifact, InputError, ResourceError, StepFailed
+from so8t.upload.client import open_client
 from so8t.upload.config import HubTarget, Upload
-from so8t.upload.hub import Publisher
+from so8t.upload.hub import LARGE_BYTES, Publisher
+from so8t.upload.repository import Entry
 from so8t.upload.retry import Backoff
 from tests.hub import READ_TOKEN, WRITE_TOKEN, HubServer
 from tests.upload.made import NAME, as_json, publish, results
@@ -294,3 +299,33 @@ def test_commit_by_someone_else_in_between_is_refused(hub, home, inputs, monkeyp
         publish(home, inputs, to_hub())
     artifact, _ = publish(home, inputs, to_hub())
     check_published(hub, artifact)
+
+
+@pytest.mark.parametrize("by_xet", [False, True])
+def test_a_large_file_tells_how_far_it_is(hub, monkeypatch, tmp_path, by_xet):
+    """On a slow line it takes hours, and whoever says nothing for an hour counts as hanging."""
+    if by_xet:
+        pytest.importorskip("hf_xet")
+        hub.xet = tmp_path / "xet"
+        hub.xet.mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", not by_xet)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(np.random.default_rng(1).bytes(LARGE_BYTES))
+    entry = Entry("model.gguf", path, LARGE_BYTES, hash_file(path))
+    told, main = [], threading.get_ident()
+    elsewhere = contextvars.ContextVar("elsewhere", default=None)
+    elsewhere.set("here")
+
+    def report(done_bytes, message):
+        assert elsewhere.get() == "here", "a thread without the caller's context cannot ask Prefect"
+        told.append((done_bytes, message, threading.get_ident() == main))
+
+    target = HubTarget(kind="hub", repo_id=REPO)
+    Publisher(open_client(), target, "model", [entry], "c" * 64, report, QUICK).publish()
+    sent = [done for done, message, _ in told if message == "sending model.gguf"]
+    assert sent == sorted(sent)
+    assert sent[-1] == LARGE_BYTES
+    assert len(sent) >= (2 if by_xet else 80), "each part; of hf_xet, which is quick here, at least that all went"
+    assert hub.count("lfs-put") == (0 if by_xet else 84)
+    assert all(here for _, _, here in told) != by_xet, "hf_xet has a thread of its own"
+    assert huggingface_hub.utils.are_progress_bars_disabled(), "the library's bars are as they were"
