@@ -142,18 +142,19 @@ class Store:
         folder = self.path(step, key)
         if not folder.exists():
             return None
-        problems = check_sizes(folder)
-        if problems:
+        found, problems = _looked_at(folder)
+        if found is None or problems:
             self.set_aside(folder)
             return None
         # Whoever renamed it may have been killed before the rename was durable.
         durable.fsync_folder(folder.parent)
-        return load(folder)
+        return found
 
     def peek(self, step: str, key: str) -> Artifact | None:
         """Like `find`, but changes nothing on disk."""
         folder = self.path(step, key)
-        return load(folder) if folder.exists() and not check_sizes(folder) else None
+        found, problems = _looked_at(folder) if folder.exists() else (None, [])
+        return None if problems else found
 
     def all(self) -> Iterator[Artifact]:
         """Every finished artifact with a readable manifest."""
@@ -257,12 +258,17 @@ def load(folder: Path) -> Artifact:
 
 def check_sizes(folder: Path) -> list[Problem]:
     """Compare the files' sizes with the manifest: cheap, done at every find."""
+    return _looked_at(folder)[1]
+
+
+def _looked_at(folder: Path) -> tuple[Artifact | None, list[Problem]]:
+    """The artifact, where its manifest can be read, and what is wrong with it."""
     try:
-        manifest = load(folder).manifest
+        found = load(folder)
     except (OSError, ValueError, ValidationError) as error:
-        return [Problem(folder, MANIFEST, f"unreadable manifest: {type(error).__name__}")]
+        return None, [Problem(folder, MANIFEST, f"unreadable manifest: {type(error).__name__}")]
     problems = []
-    for entry in manifest.files:
+    for entry in found.manifest.files:
         path = folder / entry.path
         if not path.is_file():
             problems.append(Problem(folder, entry.path, "missing"))
@@ -270,15 +276,15 @@ def check_sizes(folder: Path) -> list[Problem]:
             problems.append(
                 Problem(folder, entry.path, f"{path.stat().st_size} bytes, the manifest says {entry.size_bytes}")
             )
-    return problems
+    return found, problems
 
 
 def check_hashes(folder: Path) -> list[Problem]:
     """Compare every byte with the manifest: done by `so8t verify` and before upload."""
-    problems = check_sizes(folder)
-    if problems:
+    artifact, problems = _looked_at(folder)
+    if artifact is None or problems:
         return problems
-    manifest = load(folder).manifest
+    manifest = artifact.manifest
     for entry in manifest.files:
         found = hash_file(folder / entry.path)
         if found != entry.sha256:

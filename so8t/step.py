@@ -31,6 +31,7 @@ from so8t.section import Section
 from so8t.session import SessionFile, SessionProgress, read
 
 Inputs = Mapping[str, Artifact]
+Known = dict["Ref", Artifact]
 Facts = dict[str, Any]
 
 
@@ -104,11 +105,14 @@ def lookup(ref: Ref, config: Config) -> Step:
     return step
 
 
-def parts_of(step: Step, config: Config, store: Store, *, read_only: bool = False) -> list[str]:
+def parts_of(
+    step: Step, config: Config, store: Store, *, read_only: bool = False, known: Known | None = None
+) -> list[str]:
     """The parts that this config asks for, of a counted step once its inputs are there; NotReady before."""
     if not step.counted:
         return step.parts(config) if step.parts else [""]
-    return [str(number) for number in range(_count(plan(Ref(step.name, "0"), config, store, read_only=read_only)))]
+    first = plan(Ref(step.name, "0"), config, store, read_only=read_only, known=known)
+    return [str(number) for number in range(_count(first))]
 
 
 class NotReady(InputError):
@@ -135,12 +139,15 @@ class Plan:
     key: str
 
 
-def plan(ref: Ref, config: Config, store: Store, *, read_only: bool = False) -> Plan:
-    """Find the inputs of a step and compute its key; NotReady if an input is missing."""
-    return _plan(ref, config, store.peek if read_only else store.find, {})
+def plan(ref: Ref, config: Config, store: Store, *, read_only: bool = False, known: Known | None = None) -> Plan:
+    """Find the inputs of a step and compute its key; NotReady if an input is missing.
+
+    Whoever plans many steps in one look gives all of them the same `known`, so that each input is looked at once.
+    """
+    return _plan(ref, config, store.peek if read_only else store.find, {} if known is None else known)
 
 
-def _plan(ref: Ref, config: Config, find: Callable[[str, str], Artifact | None], known: dict[Ref, Artifact]) -> Plan:
+def _plan(ref: Ref, config: Config, find: Callable[[str, str], Artifact | None], known: Known) -> Plan:
     """`known` holds the inputs found so far, since many steps share them."""
     step = lookup(ref, config)
     inputs: dict[str, Artifact] = {}

@@ -7,11 +7,10 @@ from uuid import UUID
 from prefect.artifacts import create_markdown_artifact
 
 from so8t.progress import Metric, lines_of, log_of
+from tasks.pace import Pace
 from tasks.show import picture
 from tasks.updates import update_in_place
 
-# Drawing takes about a second.
-INTERVAL_MIN_S = 30.0
 DESCRIPTIONS = {
     "curves": "reward, KL, loss and the rest by step",
     "samples": "held-out prompts, answered greedily",
@@ -23,15 +22,16 @@ class PrefectCurves:
 
     def __init__(self, home: Path, session: str, key: str, interval_s: float) -> None:
         self._lines, self._samples = log_of(home, session), log_of(home, session, "samples")
-        self._key, self._interval_s = key, max(interval_s, INTERVAL_MIN_S)
+        self._key, self._pace = key, Pace(interval_s)
         self._shown_at = time.monotonic()
         self._seen = (0, 0)
         self._ids: dict[str, UUID] = {}
 
     def report(self, step: str, done: float, total: float | None, message: str, metrics: dict[str, Metric]) -> None:
-        """Show what is new once the interval has passed."""
-        if time.monotonic() - self._shown_at >= self._interval_s:
-            self.show()
+        """Show what is new once the pause is over."""
+        if time.monotonic() - self._shown_at >= self._pace.pause_s:
+            with self._pace.measured():
+                self.show()
 
     def show(self) -> None:
         """Show now what is new."""

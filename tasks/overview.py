@@ -23,12 +23,11 @@ from so8t.overview.page import blocks, pictures
 from so8t.overview.training import Checked
 from so8t.recoveries import Recovery
 from so8t.session import now
+from tasks.pace import Pace
 from tasks.show import embed
 from tasks.updates import update_in_place
 
 KEY = "overview"
-# Drawing takes about a second.
-INTERVAL_MIN_S = 30.0
 STOP_S = 30.0
 # The server is away, or the disk changes under the look: the next look tells it.
 PASSING = (httpx.HTTPError, PrefectHTTPStatusError, OSError, So8tError)
@@ -98,12 +97,13 @@ def shown(config: Config) -> Iterator[None]:
         yield
         return
     page, ended = RunOverview(config, context.flow_run.id), threading.Event()
-    interval_s = max(config.machine.progress_log_interval_s, INTERVAL_MIN_S)
+    pace = Pace(config.machine.progress_log_interval_s)
 
     def keep() -> None:
         page.show()
-        while not ended.wait(interval_s):
-            page.show()
+        while not ended.wait(pace.pause_s):
+            with pace.measured():
+                page.show()
 
     thread = threading.Thread(target=keep, name="overview", daemon=True)
     thread.start()

@@ -5,6 +5,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -125,6 +126,7 @@ def embed(text: str, find: Callable[[str], bytes | None]) -> str:
     return re.sub(r"!\[([^\]]*)\]\(([\w.-]+\.png)\)", replace, text)
 
 
+@lru_cache(maxsize=8)
 def picture(png: bytes, name: str) -> str:
     """A PNG picture in Markdown, in few colours: the page is read and written as a whole."""
     from PIL import Image

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from so8t import durable
 
+LOOK_S = 1.0
 ROOT = Path(__file__).resolve().parent.parent
 # The same examples for the same code, and none is wrong for being slow on a busy machine. New ones are sought by
 # `pytest --hypothesis-profile=search`, which prints how to repeat what it finds.
@@ -96,7 +97,9 @@ def command(*arguments: str, home: Path, environment: dict[str, str] | None = No
                 peak = max(peak, _tree_bytes(watched))
             except psutil.NoSuchProcess:
                 break
-            time.sleep(0.2)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                # A look goes through all processes of the machine; what a step holds it holds for longer.
+                process.wait(LOOK_S)
         code = process.wait()
         out.seek(0)
         err.seek(0)

@@ -3,6 +3,7 @@
 import io
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import matplotlib as mpl
@@ -107,16 +108,20 @@ def training(history: Sequence[dict[str, Any]]) -> bytes | None:
                 series.setdefault((phase, name), []).append((step, value))
     # In the order of `CURVES`, then of the phases.
     ordered = sorted(series.items(), key=lambda item: CURVES.index(item[0][1]))
-    drawn = {f"{phase} {name}".strip(): points for (phase, name), points in ordered if len(points) > 1}
-    if not drawn:
-        return None
+    drawn = tuple((f"{phase} {name}".strip(), tuple(points)) for (phase, name), points in ordered if len(points) > 1)
+    return _panels(drawn) if drawn else None
+
+
+@lru_cache(maxsize=2)
+def _panels(drawn: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]) -> bytes:
+    """A run's page and its curves show the same training, the page long after its end: drawn once (a second of CPU)."""
 
     def draw(figure: Figure) -> None:
         columns = min(3, len(drawn))
         grid = figure.subplots(-(-len(drawn) // columns), columns, squeeze=False)
         for axes in grid.flat[len(drawn) :]:
             axes.set_visible(False)
-        for axes, (name, points) in zip(grid.flat, drawn.items(), strict=False):
+        for axes, (name, points) in zip(grid.flat, drawn, strict=False):
             axes.plot([step for step, _ in points], [value for _, value in points], ".-", linewidth=1.2, markersize=3)
             axes.set(title=name, xlabel="step")
 

@@ -6,7 +6,7 @@ from so8t.artifacts import Store
 from so8t.config import Config
 from so8t.errors import InputError
 from so8t.session import is_alive, sessions
-from so8t.step import NotReady, Ref, parts_of, plan, steps
+from so8t.step import Known, NotReady, Ref, parts_of, plan, steps
 
 
 def open_runs(store: Store) -> list[dict[str, Any]]:
@@ -30,16 +30,16 @@ def survey(config: Config, store: Store) -> dict[str, dict[str, Any]]:
     A step that the pipeline does not ask for (the four-class flow's) is told of once it has been begun.
     """
     rows: dict[str, dict[str, Any]] = {}
-    asked = needed(config)
+    asked, known = needed(config), Known()
     for step in steps().values():
         try:
-            parts = parts_of(step, config, store, read_only=True)
+            parts = parts_of(step, config, store, read_only=True, known=known)
         except InputError:  # of a counted step nothing can be told yet
             parts = []
         for part in parts:
             ref = Ref(step.name, part)
             try:
-                planned = plan(ref, config, store, read_only=True)
+                planned = plan(ref, config, store, read_only=True, known=known)
             except NotReady as error:
                 if ref in asked:
                     rows[str(ref)] = {"state": "waiting", "detail": f"for {error.missing}"}
@@ -48,9 +48,10 @@ def survey(config: Config, store: Store) -> dict[str, dict[str, Any]]:
                 # A file of the user's own: the other steps can be told of all the same.
                 rows[str(ref)] = {"state": "waiting", "detail": f"for a mended config: {error.found}"}
                 continue
-            found = store.peek(step.name, planned.key)
+            found = known.get(ref) or store.peek(step.name, planned.key)
             row: dict[str, Any] = {"key": planned.key}
             if found is not None:
+                known[ref] = found
                 row |= {
                     "state": "done",
                     "content": found.content,

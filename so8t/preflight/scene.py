@@ -10,7 +10,7 @@ from so8t.errors import InputError
 from so8t.plan.hardware import Machine, detect
 from so8t.plan.memory import Shapes
 from so8t.plan.report import shapes_for
-from so8t.step import NotReady, Ref, plan, steps
+from so8t.step import Known, NotReady, Ref, plan, steps
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def unmade(config: Config, store: Store, last: Ref) -> dict[Ref, str]:
     A counted step (preprocess.shard) belongs to the step that joins its parts.
     """
     found: dict[Ref, str] = {}
-    seen, waiting = set[Ref](), [last]
+    seen, waiting, known = set[Ref](), [last], Known()
     while waiting:
         ref = waiting.pop()
         if ref in seen:
@@ -58,7 +58,7 @@ def unmade(config: Config, store: Store, last: Ref) -> dict[Ref, str]:
         seen.add(ref)
         waiting += steps()[ref.step].needs(config, ref.part).values()
         try:
-            key = plan(ref, config, store, read_only=True).key
+            key = plan(ref, config, store, read_only=True, known=known).key
         except NotReady:
             found[ref] = ""
             continue

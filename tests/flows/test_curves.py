@@ -4,12 +4,14 @@ import base64
 import io
 import json
 
+import pytest
 from PIL import Image
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from so8t.progress import log_of
 from so8t.step import Ref
 from tasks.curves import PrefectCurves
+from tasks.pace import INTERVAL_MIN_S, SHARE_MAX, Pace
 from tasks.show import PrefectProgress, show_facts
 from tests.bake.conftest import artifact
 
@@ -55,6 +57,18 @@ def test_curves_and_samples_appear_once_and_follow_the_logs(world):
     assert then["drawn-curves"].data != first["drawn-curves"].data
     assert "    yes, <final>so" in then["drawn-samples"].data
     assert "    no" not in then["drawn-samples"].data
+
+
+def test_what_is_dear_to_draw_is_drawn_more_rarely(monkeypatch):
+    spent = iter([0.0, 0.1, 5.0, 7.0])
+    monkeypatch.setattr("tasks.pace.time.thread_time", lambda: next(spent))
+    pace, pauses = Pace(40.0), []
+    for _ in range(2):
+        with pace.measured():
+            pass
+        pauses.append(pace.pause_s)
+    assert pauses == [40.0, pytest.approx(2.0 / SHARE_MAX)]
+    assert Pace(1.0).pause_s == INTERVAL_MIN_S
 
 
 def test_a_progress_has_few_digits_a_time_left_and_an_end(world, monkeypatch):

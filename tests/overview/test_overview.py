@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -14,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from so8t import recoveries
+from so8t import artifacts, recoveries
 from so8t.artifacts import Store
 from so8t.benchmark import plots
 from so8t.benchmark.page import markdown
@@ -26,6 +27,7 @@ from so8t.overview.left import Left
 from so8t.overview.live import newest_of
 from so8t.overview.page import CURVES, blocks, pictures
 from so8t.overview.screen import is_plain, plain_line, screen
+from so8t.overview.survey import survey
 from so8t.overview.training import Checked, saved_of
 from so8t.overview.words import bar, duration, percent, size, sparkline
 from so8t.progress import lines_of, log_of
@@ -147,6 +149,14 @@ def test_the_state_of_each_step_is_told(seen):
     assert found.done == 1
 
 
+def test_a_look_reads_each_manifest_once(seen, monkeypatch):
+    """A page is looked at again and again beside the work."""
+    read = Counter()
+    monkeypatch.setattr(artifacts, "load", lambda folder, load=artifacts.load: (read.update([folder]), load(folder))[1])
+    survey(seen[0], Store(seen[0].home()))
+    assert set(read.values()) == {1}
+
+
 def test_a_run_that_has_ended_has_no_time_left(seen):
     """The last look is taken while the run's own session still works."""
     found = replace(seen[1], left=Left(0.0))
@@ -213,7 +223,10 @@ def test_a_training_is_told_of_with_its_curves(tmp_path):
     assert "step 3 of 9, phase ppo, attempt 1" in text
     assert "| rolling-7 | 7 | 01-01 00:16:47 |" in text
     assert f"![{CURVES}]({CURVES})" in text
-    assert pictures(found)[CURVES].startswith(b"\x89PNG")
+    drawn = pictures(found)[CURVES]
+    assert drawn.startswith(b"\x89PNG")
+    assert plots.training(lines_of(log)) is drawn, "the same numbers are drawn once"
+    assert plots.training([*rows, {"phase": "ppo", "step": 9, "kl": 0.5}]) != drawn
 
 
 def test_a_page_that_cannot_be_made_does_not_decide_how_the_run_ends(tmp_path, monkeypatch, caplog):
