@@ -115,14 +115,14 @@ def lines_of(path: Path, tail_bytes: int | None = None) -> list[dict[str, Any]]:
     With `tail_bytes` only the whole lines among the last so many bytes.
     """
     found = []
-    for raw in _last_bytes(path, tail_bytes).splitlines() if path.is_file() else []:
+    for raw in _last_bytes(path, tail_bytes).splitlines():
         with contextlib.suppress(ValueError):
             found.append(json.loads(raw))
     return found
 
 
 def _last_bytes(path: Path, count: int | None) -> bytes:
-    with path.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         size = file.seek(0, 2)
         if count is None or size <= count:
             file.seek(0)
@@ -130,6 +130,7 @@ def _last_bytes(path: Path, count: int | None) -> bytes:
         file.seek(size - count)
         # The first line is cut.
         return file.read().partition(b"\n")[2]
+    return b""
 
 
 def follow(path: Path, sinks: tuple[Sink, ...], offset: int = 0) -> int:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,9 @@ def _growing(path: Path, report: Report) -> Iterator[None]:
     def watch() -> None:
         told = 0
         while not ended.wait(LOOK_S):
-            written = path.stat().st_size if path.exists() else 0
+            written = 0
+            with suppress(FileNotFoundError):  # not yet, or renamed just now
+                written = path.stat().st_size
             if written > told:
                 told = written
                 report(written)

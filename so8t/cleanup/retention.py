@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from so8t.artifacts import MANIFEST, Artifact, load
 from so8t.cleanup import references
 from so8t.cleanup.config import Cleanup
-from so8t.cleanup.disk import age_days, children, size_bytes
+from so8t.cleanup.disk import age_days, children
 from so8t.cleanup.references import Holder
+from so8t.sizes import size_of
 
 DAY_S = 86_400.0
 TRASH = ".trash-"
@@ -176,7 +177,7 @@ def _aged(home: Path, path: Path, kind: str, limit_days: float) -> Item:
 
 
 def _item(home: Path, path: Path, kind: str, keep: bool, reason: str) -> Item:
-    return Item(path.relative_to(home).as_posix(), kind, keep, reason, 0 if path.is_symlink() else size_bytes(path))
+    return Item(path.relative_to(home).as_posix(), kind, keep, reason, 0 if path.is_symlink() else size_of(path))
 
 
 def _folders(home: Path) -> Iterator[Path]:

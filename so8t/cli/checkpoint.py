@@ -28,6 +28,7 @@ def main(options: argparse.Namespace) -> int:
     """Exit 1 where a checkpoint does not verify, or where no training runs that could save one."""
     from so8t.config import load_config
     from so8t.session import is_alive, sessions
+    from so8t.sizes import size_of
 
     home = load_config(options.config, options.overrides, options.home).home()
     if options.action == "save":
@@ -40,9 +41,11 @@ def main(options: argparse.Namespace) -> int:
                 "session": session.session_id,
                 "state": state,
                 "checkpoint": folder.name,
-                "size_bytes": _size(folder),
+                "size_bytes": size_of(folder),
             }
-            rows.append({**row, **_verdict(folder, options.action)})
+            row |= _verdict(folder, options.action)
+            if folder.exists():  # else the training has pruned it meanwhile
+                rows.append(row)
     if options.json:
         sys.stdout.write(json.dumps(rows, ensure_ascii=False) + "\n")
     else:
@@ -83,11 +86,10 @@ def _save(home: Path, tag: str) -> int:
 
 
 def _newest_last(folder: Path) -> float:
-    return folder.stat().st_mtime
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _verdict(folder: Path, action: str) -> dict[str, str]:

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from so8t import durable
+from so8t.sizes import files_of
 
 # No write leaves its file untouched for as long.
 IDLE_S = 3600.0
@@ -18,20 +18,12 @@ OURS = ("artifacts", "sessions", "logs", "monitor", "progress_logs", "hub")
 
 def find(home: Path, idle_s: float = IDLE_S) -> list[tuple[Path, int]]:
     """Path and bytes of each."""
-    return [found for name in OURS for found in _below(home / name, idle_s)]
-
-
-def _below(folder: Path, idle_s: float) -> Iterator[tuple[Path, int]]:
-    """Links are not followed: what they lead to is somebody else's."""
-    for place, folders, names in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not (Path(place) / name).is_symlink()]
-        for name in names:
-            if durable.target_name(name) == name:
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                status = (Path(place) / name).lstat()
-                if time.time() - status.st_mtime >= idle_s:
-                    yield Path(place) / name, status.st_size
+    return [
+        (path, status.st_size)
+        for name in OURS
+        for path, status in files_of((home / name).resolve())
+        if durable.target_name(path.name) != path.name and time.time() - status.st_mtime >= idle_s
+    ]
 
 
 def remove(found: list[tuple[Path, int]]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from so8t.progress import Metric, lines_of
 
+SUFFIX = ".progress.jsonl"
 TAIL_BYTES = 64 << 10
 # Of the speed that a time left is told from.
 WINDOW_S = 600.0
@@ -37,17 +39,21 @@ class Live:
 def live(home: Path) -> dict[str, Live]:
     """The newest report of every step that an attempt of this home has made."""
     newest: dict[str, Path] = {}
-    for path in (home / "logs").glob("attempt_*/*.progress.jsonl"):
-        known = newest.get(path.name)
-        if known is None or path.stat().st_mtime > known.stat().st_mtime:
-            newest[path.name] = path
+    changed_s: dict[str, float] = {}
+    for folder in (home / "logs").glob("attempt_*"):
+        # An attempt's logs may be the oldest, and go.
+        with contextlib.suppress(FileNotFoundError):
+            for path in folder.glob("*" + SUFFIX):
+                at_s = path.stat().st_mtime
+                if at_s > changed_s.get(path.name, -math.inf):
+                    newest[path.name], changed_s[path.name] = path, at_s
     found = (newest_of([*first_of(path), *lines_of(path, TAIL_BYTES)]) for path in newest.values())
     return {report.step: report for report in found if report is not None}
 
 
 def first_of(path: Path) -> list[dict[str, Any]]:
-    """The first line alone; none where a kill has torn it."""
-    with path.open("rb") as file, contextlib.suppress(ValueError):
+    """The first line alone; none where a kill has torn it, or where there is no file any more."""
+    with contextlib.suppress(ValueError, FileNotFoundError), path.open("rb") as file:
         return [json.loads(file.readline())]
     return []
 

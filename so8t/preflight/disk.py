@@ -10,7 +10,8 @@ from so8t.collect.config import DemoSource, FilesSource, HubQuery
 from so8t.plan.disk import disk
 from so8t.plan.hardware import existing
 from so8t.preflight.finding import GIB, Finding, gib
-from so8t.preflight.scene import Scene, size_of
+from so8t.preflight.scene import Scene
+from so8t.sizes import size_of
 from so8t.step import Ref
 from so8t.upload.config import DirectoryTarget
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from so8t.artifacts import Store
 from so8t.config import Config
@@ -68,14 +67,3 @@ def unmade(config: Config, store: Store, last: Ref) -> dict[Ref, str]:
         if store.peek(ref.step, key) is None:
             found[ref] = key
     return found
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of the files below a folder; 0 where there is none. A file that goes meanwhile counts nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total

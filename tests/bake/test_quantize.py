@@ -1,3 +1,6 @@
+import threading
+import time
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -120,3 +123,27 @@ def test_source_that_is_no_gguf_fails_with_llama_cpp_s_words(tmp_path):
 def test_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds 0 F16 models"):
         quantize.model_gguf(tmp_path)
+
+
+def test_a_file_that_goes_between_two_looks_ends_no_watch(tmp_path, monkeypatch):
+    """It is renamed as soon as it is whole."""
+
+    class Renamed(type(tmp_path)):
+        looks = 0
+
+        def exists(self):
+            return True
+
+        def stat(self, **more):
+            Renamed.looks += 1
+            raise FileNotFoundError(self)
+
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", ended.append)
+    monkeypatch.setattr(quantize, "LOOK_S", 0.001)
+    with quantize._growing(Renamed(tmp_path / "x"), ended.append):
+        deadline = time.monotonic() + 30
+        while Renamed.looks < 3 and not ended and time.monotonic() < deadline:
+            time.sleep(0.001)
+    assert not ended
+    assert Renamed.looks >= 3

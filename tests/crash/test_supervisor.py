@@ -45,10 +45,12 @@ class Standin:
         self.home, self.folder = folder / "home", folder
         shutil.copytree(finished / "artifacts", self.home / "artifacts")
         path = os.pathsep.join([str(STANDIN), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        self.trees: list[Tree] = []
         self.environment = {"SO8T_STANDIN": str(folder), "PYTHONPATH": path}
 
     def up(self, *settings: str) -> Tree:
         tree = Tree(self.home, *ONE_STEP, *settings, environment=self.environment)
+        self.trees.append(tree)
         tree.wait_for("worker  started")
         return tree
 
@@ -65,6 +67,9 @@ def standin(tiny, tiny_home, tmp_path):
     made = Standin(tiny_home, tmp_path)
     yield made
     made.go()
+    for tree in made.trees:  # of a test that failed
+        if tree.process.poll() is None:
+            tree.cut()
     for pid in made.entered():
         if psutil.pid_exists(pid):
             psutil.Process(pid).kill()
