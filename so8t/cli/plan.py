@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object; sizes in bytes, times in seconds")
     parser.add_argument("--prompt-tokens", type=int, default=0, metavar="N", help="assumed length of a prompt, image included (default: 256, for the demo 32, and one image)")  # fmt: skip
     parser.add_argument("--card", default="", metavar="NAME", help="estimate for this GPU, such as 'RTX 3060'")
+    parser.add_argument("--flow", choices=("pipeline", "four_class"), default="pipeline", help="whose needs are told (default: pipeline, all seven steps)")  # fmt: skip
     parser.add_argument("--pin", action="store_true", help="ask the Hub for the newest revision of the base and print the setting")  # fmt: skip
     add_config_arguments(parser)
 
@@ -37,7 +38,7 @@ def main(options: argparse.Namespace) -> int:
 
         sys.stdout.write("".join(f"{line}\n" for line in pins(config)))
         return 0
-    told = make_plan(config, Store(config.home()), options.prompt_tokens, options.card)
+    told = make_plan(config, Store(config.home()), options.prompt_tokens, options.card, options.flow)
     if options.json:
         sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
     else:
@@ -50,7 +51,7 @@ def show(told: dict[str, Any]) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
-    for table in (_parameters(told), *_memory(told), _disk(told), _time(told)):
+    for table in (_parameters(told), *_memory(told), _disk(told), *([_time(told)] if told["seconds"] else [])):
         console.print(table)
     for warning in told["warnings"]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from so8t import calibration
+from so8t import asked, calibration
 from so8t.batching import indices
 from so8t.classes import balance, focal_sum
 from so8t.four_class.config import FourClass
@@ -68,7 +68,7 @@ class Part(Stateless):
             return {
                 "loss": loss,
                 "grad_norm": norm,
-                "learning_rate": self.config.learning_rate * factor,
+                "learning_rate": self.config.learning_rate * factor * asked.now().rate,
                 "epoch": (at + 1) * self.config.epochs / self.total,
                 "tokens": tokens,
                 **micro.commit(),

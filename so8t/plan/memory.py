@@ -146,14 +146,16 @@ def tower_need(shapes: Shapes) -> Need:
     tokens = eye.batch * shapes.tower.tokens
     # Two norms, q, k, v, attention's output, two residuals; gelu's input and output; scores and probabilities.
     block = FP32 * (8 * eye.hidden + 2 * eye.intermediate + 2 * eye.heads * shapes.tower.tokens)
-    return _with(need, shapes, {"activations": tokens * (eye.layers * block + FP32 * 3 * shapes.geometry.hidden)})
+    return moving_added(
+        need, shapes, {"activations": tokens * (eye.layers * block + FP32 * 3 * shapes.geometry.hidden)}
+    )
 
 
 def align_need(shapes: Shapes, micro_batch: int) -> Need:
     """The projector learns; the tower before it keeps nothing for the way back. A caption takes a prompt's length."""
     tokens = micro_batch * shapes.prompt_tokens
     need = standing(shapes, shapes.counts.projector, 0)
-    return _with(need, shapes, backward_parts(shapes, tokens, shapes.prompt_tokens, tokens))
+    return moving_added(need, shapes, backward_parts(shapes, tokens, shapes.prompt_tokens, tokens))
 
 
 def warmup_need(shapes: Shapes, micro_batch: int) -> Need:
@@ -168,7 +170,7 @@ def warmup_need(shapes: Shapes, micro_batch: int) -> Need:
     moving = backward_parts(shapes, tokens, length, tokens)
     if config.batch_image:
         moving["tower's activations"] = _tower_activations(shapes, micro_batch)
-    return _with(need, shapes, moving)
+    return moving_added(need, shapes, moving)
 
 
 def rollout_need(shapes: Shapes) -> Need:
@@ -178,7 +180,7 @@ def rollout_need(shapes: Shapes) -> Need:
     need.device["gradients"] = 0
     context, length = shapes.prompt_tokens, shapes.prompt_tokens + config.max_new_tokens
     cache = 2 * geometry.layers * geometry.kv_heads * geometry.head_dim * shapes.item_bytes
-    return _with(
+    return moving_added(
         need,
         shapes,
         {
@@ -203,7 +205,7 @@ def update_need(shapes: Shapes, micro_batch: int) -> Need:
     moving["reference"] = FP32 * (counts.adapters + counts.token_rows)
     moving["good state"] = 3 * FP32 * _policy_trained(shapes)
     moving["rollout buffer"] = _buffer_bytes(shapes)
-    return _with(need, shapes, moving)
+    return moving_added(need, shapes, moving)
 
 
 def backward_parts(shapes: Shapes, tokens: int, length: int, answers: int) -> dict[str, int]:
@@ -307,7 +309,7 @@ def _ppo_state(shapes: Shapes) -> int:
     return FP32 * kept + _buffer_bytes(shapes)
 
 
-def _with(need: Need, shapes: Shapes, moving: dict[str, int]) -> Need:
+def moving_added(need: Need, shapes: Shapes, moving: dict[str, int]) -> Need:
     """What comes and goes is added, and on a GPU an allowance for blocks that fit nothing."""
     device = {**need.device, **moving}
     if shapes.on_gpu:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from so8t.plan import four_class
 from so8t.plan.disk import checkpoint_bytes, disk
 from so8t.plan.duration import bake_durations, durations
 from so8t.plan.geometry import tower_of
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
     from so8t.config import Config
 
 
-def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = "") -> dict[str, Any]:
-    """Everything that `so8t plan` tells; sizes in bytes, times in seconds. With 0 `prompt_tokens` a default is assumed."""
+def make_plan(
+    config: "Config", store: "Store", prompt_tokens: int, card: str = "", flow: str = "pipeline"
+) -> dict[str, Any]:
+    """Everything that `so8t plan` tells; sizes in bytes, times in seconds. With 0 `prompt_tokens` a default is assumed.
+
+    `flow` four_class: of the classifier alone, whose time nothing tells before its rows are counted.
+    """
     machine = detect(config.home())
     speed = speed_of(machine, card)
     if card:
@@ -30,9 +36,17 @@ def make_plan(config: "Config", store: "Store", prompt_tokens: int, card: str = 
     sizes = disk(
         shapes, config.bake.quantizations, config.base_types(), config.machine.checkpoint_keep, config.search.trials
     )
+    parameters = {**shapes.counts.as_dict(), "checkpoint_bytes": checkpoint_bytes(shapes)}
+    if flow == four_class.NAME:
+        needs, sizes, seconds = {}, {"collect.base": sizes["collect.base"]}, {}
+        parameters = four_class.parameters(config.four_class, shapes)
+    if flow == four_class.NAME or config.train.reward.classifier:
+        needs |= four_class.needs(config.four_class, shapes)
+        sizes |= four_class.disk(config.four_class, shapes, config.machine.checkpoint_keep)
+        sizes["peak"] = sum(size for name, size in sizes.items() if name != "peak")
     return {
         "geometry": {**asdict(geometry), "image_tokens": tower.tokens},
-        "parameters": {**shapes.counts.as_dict(), "checkpoint_bytes": checkpoint_bytes(shapes)},
+        "parameters": parameters,
         "memory": {
             name: {
                 "device": need.device,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from so8t.collect.config import DemoSource, FilesSource, HubQuery
+from so8t.plan import four_class
 from so8t.plan.disk import disk
 from so8t.plan.hardware import existing
 from so8t.preflight.finding import GIB, Finding, gib
@@ -53,6 +54,7 @@ def demands(scene: Scene) -> list[Demand]:
         config.search.trials,
     )
     del sizes["peak"]
+    sizes |= four_class.disk(config.four_class, scene.shapes, config.machine.checkpoint_keep)
     target = config.upload.target
     published = (target.path if isinstance(target, DirectoryTarget) else None) or home
     found = [Demand("logs and database", home, HOME_BYTES if scene.left else 0)]

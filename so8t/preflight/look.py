@@ -1,13 +1,14 @@
 """The whole look: every check in its order, and the smaller profile where the training would not fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from so8t.config import Config, load_config, profile_names
+from so8t.plan import four_class
 from so8t.preflight import clock, disk, earlier_splits, gpu, host, hub, local_base, memory
 from so8t.preflight.finding import Finding
-from so8t.preflight.profile import Choice, choose, noted
+from so8t.preflight.profile import Choice, choose, fixed, noted
 from so8t.preflight.scene import Scene, set_scene
 from so8t.step import Ref
 
@@ -73,7 +74,23 @@ def other_profiles(path: Path, overrides: Sequence[str], home: Path | None, last
 
 
 def _choice(scene: Scene) -> Choice | None:
-    """None where no training is left, or nothing tells its shapes."""
+    """Of the trainings that are left; None where there is none, or nothing tells its shapes."""
+    trained, classified = _trained(scene), _classified(scene)
+    if trained is None or classified is None:
+        return trained or classified
+    hungriest = max(trained.after, classified.after, key=lambda peak: peak.device_bytes + peak.host_bytes)
+    return replace(trained, after=hungriest, fits=trained.fits and classified.fits)
+
+
+def _classified(scene: Scene) -> Choice | None:
+    """The four-class classifier's training, of which no setting is changed by itself."""
+    if scene.shapes is None or not scene.leaves(four_class.NAME):
+        return None
+    needs = four_class.needs(scene.config.four_class, scene.shapes)
+    return fixed(needs, scene.shapes.on_gpu, scene.machine.gpu_bytes, scene.machine.memory_bytes)
+
+
+def _trained(scene: Scene) -> Choice | None:
     if scene.shapes is None or not any(scene.leaves(step) for step in TRAININGS):
         return None
     choice = choose(scene.shapes, scene.machine.gpu_bytes, scene.machine.memory_bytes)

@@ -4,6 +4,7 @@ import sys
 
 import psutil
 
+from so8t.plan import four_class
 from so8t.plan.hardware import memory_limit
 from so8t.preflight.finding import Finding, gib
 from so8t.preflight.profile import Choice
@@ -27,7 +28,7 @@ def check(scene: Scene, choice: Choice | None) -> Finding:
     need = choice.after.host_bytes
     found += f"; the training needs {gib(need)} ({choice.after.phase})"
     if need > limit:
-        return Finding("memory", "warn", found, f"{gib(need)} or more", _shorter())
+        return Finding("memory", "warn", found, f"{gib(need)} or more", _shorter(choice))
     if choice.changes and not _on_gpu(scene):
         return Finding(
             "memory", "warn", f"{found} instead of {gib(choice.before.host_bytes)} with {_named(choice)}",
@@ -48,7 +49,7 @@ def check_gpu(scene: Scene, choice: Choice, free_bytes: int) -> Finding:
     room, need = scene.machine.gpu_bytes, choice.after.device_bytes
     found = f"{gib(free_bytes)} of {gib(room)} free; the training needs {gib(need)} ({choice.after.phase})"
     if not choice.fits:
-        return Finding("gpu memory", "warn", found, f"{gib(need)} or more", _shorter())
+        return Finding("gpu memory", "warn", found, f"{gib(need)} or more", _shorter(choice))
     if choice.changes:
         return Finding(
             "gpu memory", "warn", f"{found} instead of {gib(choice.before.device_bytes)} with {_named(choice)}",
@@ -88,5 +89,10 @@ def _named(choice: Choice) -> str:
     return ", ".join(f"machine.{name}={value:g}" for name, value in choice.changes.items())
 
 
-def _shorter() -> str:
+def _shorter(choice: Choice) -> str:
+    if choice.after.phase.startswith(four_class.NAME):
+        return (
+            "a shorter four_class.max_seq_length, a smaller micro_batch or evaluation_batch, "
+            "adapter.gradient_checkpointing, or a 4-bit base (four_class.adapter.base_dtype=nf4, on a GPU)"
+        )
     return "a smaller --profile, a 4-bit base (train.adapter.base_dtype=nf4, on a GPU) or shorter sequences; see `so8t plan`"

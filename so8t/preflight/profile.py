@@ -1,5 +1,6 @@
 """A smaller profile of the same training: what this machine must change to hold it, and nothing that the result shows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from so8t import recoveries
 from so8t.config import Machine as Settings
 from so8t.faults import Fault
-from so8t.plan.memory import Shapes, phases
+from so8t.plan.memory import Need, Shapes, phases
 from so8t.session import SessionFile
 
 PREFIX = "machine."
@@ -20,6 +21,10 @@ class Peak:
     phase: str
     device_bytes: int
     host_bytes: int
+
+    def within(self, room_bytes: int, on_gpu: bool) -> bool:
+        """Whether it fits into what computes."""
+        return (self.device_bytes if on_gpu else self.host_bytes) <= room_bytes
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,24 @@ class Choice:
 def peak(shapes: Shapes, room_bytes: int, changes: dict[str, float]) -> Peak:
     """Of the training under these changes. `room_bytes`: what an automatic micro-batch may fill."""
     config = shapes.config.within(int(changes.get("micro_batch_max", 0)), bool(changes.get("save_memory", 0)))
-    needs = phases(replace(shapes, config=config), room_bytes)
+    return peak_of(phases(replace(shapes, config=config), room_bytes), shapes.on_gpu)
+
+
+def peak_of(needs: Mapping[str, Need], on_gpu: bool) -> Peak:
+    """Of these phases."""
     sizes = {
-        name: (need.device_bytes, need.host_bytes) if shapes.on_gpu else (0, need.device_bytes + need.host_bytes)
+        name: (need.device_bytes, need.host_bytes) if on_gpu else (0, need.device_bytes + need.host_bytes)
         for name, need in needs.items()
     }
     name, _ = max(sizes.items(), key=lambda entry: sum(entry[1]))
     return Peak(name, max(device for device, _ in sizes.values()), max(host for _, host in sizes.values()))
+
+
+def fixed(needs: Mapping[str, Need], on_gpu: bool, gpu_bytes: int, memory_bytes: int) -> Choice:
+    """Of phases of which nothing can be changed from outside."""
+    found = peak_of(needs, on_gpu)
+    room = gpu_bytes if on_gpu else memory_bytes
+    return Choice({}, found, found, not room or found.within(room, on_gpu))
 
 
 def choose(shapes: Shapes, gpu_bytes: int, memory_bytes: int) -> Choice:
@@ -49,7 +65,7 @@ def choose(shapes: Shapes, gpu_bytes: int, memory_bytes: int) -> Choice:
     room = gpu_bytes if shapes.on_gpu else memory_bytes
 
     def fits(found: Peak) -> bool:
-        return found.device_bytes <= room if shapes.on_gpu else found.host_bytes <= room
+        return found.within(room, shapes.on_gpu)
 
     before = peak(shapes, room, {})
     if fits(before) or not room:
