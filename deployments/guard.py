@@ -8,21 +8,20 @@ import os
 import runpy
 import signal
 import sys
-import threading
 import time
+
+from so8t import lifeline
 
 GRACE_S = 10.0
 
 
-def _watch() -> None:
-    while os.read(0, 1024):
-        pass
+def _stop() -> None:
     _thread.interrupt_main(signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(143)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_watch, name="die-with-stdin", daemon=True).start()
+    lifeline.at_end(_stop)
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

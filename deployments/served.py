@@ -1,10 +1,10 @@
 """The server process: Prefect's API and UI under uvicorn, until standard input closes."""
 
 import os
-import threading
 from typing import TYPE_CHECKING
 
 from deployments.followed import followed
+from so8t import lifeline
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIApplication, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
@@ -48,12 +48,10 @@ def main() -> None:
     )
     server = uvicorn.Server(config)
 
-    def watch() -> None:
-        while os.read(0, 1024):
-            pass
+    def stop() -> None:
         server.should_exit = True
 
-    threading.Thread(target=watch, name="stop-with-stdin", daemon=True).start()
+    lifeline.at_end(stop)
     with immediate():
         server.run()
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from so8t import durable, errors, faults, hang
+from so8t import durable, errors, faults, hang, lifeline
 from so8t.artifacts import Artifact, Store
 from so8t.config import Config
 from so8t.errors import Interrupted, So8tError, StepFailed, UserError
@@ -276,12 +276,9 @@ def write_error(path: Path, error: BaseException) -> None:
 def die_with_stdin() -> None:
     """Stop this process when its parent is gone: SIGTERM first, so that it may save, then for good."""
 
-    def watch() -> None:
-        # os.read on the descriptor: a buffered reader would hold a lock that hangs the interpreter's exit.
-        while os.read(0, 1024):
-            pass
+    def stop() -> None:
         _thread.interrupt_main(signal.SIGTERM)
         time.sleep(STOP_GRACE_S)
         os._exit(143)
 
-    threading.Thread(target=watch, name="die-with-stdin", daemon=True).start()
+    lifeline.at_end(stop)

@@ -1,8 +1,14 @@
 """A step's process that hangs is ended by whoever watches it; its parent must know that.
 
-Otherwise the parent would take the end for a stop that the user asked for, and not begin the step again.
+Otherwise the parent would take the end for a stop that the user asked for, and not begin the step again. On Windows,
+where nobody can send the process a signal, the note is also what asks it to save and end.
 """
 
+import _thread
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 from so8t import durable
@@ -10,6 +16,8 @@ from so8t.errors import StepFailed
 from so8t.faults import Fault
 
 SUFFIX = "ended.json"
+# Between two looks for the note.
+LOOK_S = 1.0
 
 
 def note_of(progress: Path) -> Path:
@@ -31,3 +39,20 @@ def found(note: Path, step: str, log: Path) -> StepFailed | None:
     error = StepFailed(f"{step} was ended because it hung: {why}; see {log}")
     error.fault = Fault.HANG
     return error
+
+
+def heed(progress: Path) -> None:
+    """From now on the note is, on Windows, to this process what SIGTERM is elsewhere; a thread looks for it."""
+    if os.name == "nt":
+        watch(note_of(progress))
+
+
+def watch(note: Path) -> None:
+    """Raise SIGTERM here once the note is there. Its handler is Python's: it runs when native code lets it."""
+
+    def look() -> None:
+        while not note.exists():
+            time.sleep(LOOK_S)
+        _thread.interrupt_main(signal.SIGTERM)
+
+    threading.Thread(target=look, name="hang", daemon=True).start()

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Make the step's artifact, or say that it is there."""
-    from so8t import child, stacks
+    from so8t import child, hang, stacks
     from so8t.artifacts import Store
     from so8t.config import load_config
     from so8t.progress import JsonLines, PlainLines, Sink
@@ -62,6 +62,7 @@ def main(options: argparse.Namespace) -> int:
         child.die_with_stdin()
     if options.progress_file:
         stacks.answer(options.progress_file)
+        hang.heed(options.progress_file)
     try:
         config = load_config(options.config, [*options.overrides, *_resume(options)], options.home)
         ref = Ref(options.name, options.part)

@@ -1,6 +1,7 @@
 """Ends a process that hangs: its stacks first, then a chance to save, then the kill of it and all below it."""
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +23,12 @@ def end(unit: Unit, why: str, grace_s: float) -> str:
     written = dump(unit.place, [member.pid for member in family])
     if unit.step:
         hang.say(unit.place, why)
-    _, alive = _ask(process, family, grace_s)
+    # On Windows to terminate is to kill: there a step has been asked by that note.
+    if os.name != "nt" or not unit.step:
+        _ask(process)
+    for member in family:
+        _wake(member.pid)
+    _, alive = psutil.wait_procs(family, timeout=grace_s)
     for member in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
@@ -50,15 +56,10 @@ def _wake(pid: int) -> None:
             process.resume()
 
 
-def _ask(
-    process: psutil.Process, family: list[psutil.Process], grace_s: float
-) -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """Ask the first; whoever shares its work is asked by it."""
+def _ask(process: psutil.Process) -> None:
+    """The first alone: whoever shares its work is asked by it."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process.terminate()
-    for member in family:
-        _wake(member.pid)
-    return psutil.wait_procs(family, timeout=grace_s)
 
 
 def _same(unit: Unit) -> psutil.Process | None:

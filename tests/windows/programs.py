@@ -28,6 +28,9 @@ except Interrupted as stop:
     sys.exit(stop.exit_code)
 """
 
+# The same, for whom a note beside its second argument may ask too; it needs a library that looks at standard input.
+HEEDS = SAVES.replace("try:", "from so8t import hang\nhang.heed(Path(sys.argv[2]))\nimport numpy\ntry:")
+
 # The same, while its console is closed: the system starts a thread that calls the handlers, and ends the process when
 # the one that took the event has returned.
 CLOSES = f"""

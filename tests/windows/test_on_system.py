@@ -17,7 +17,9 @@ from so8t.births import birth
 from so8t.cli import DEFAULT_CONFIG, raise_on_signals
 from so8t.errors import Interrupted
 from so8t.faults import Fault
-from tests.windows.programs import SAVES, python, wait_for
+from so8t.monitor import ending
+from so8t.monitor.processes import Unit
+from tests.windows.programs import HEEDS, SAVES, python, wait_for
 
 WINE = (Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "winecfg.exe").exists()
 
@@ -61,6 +63,17 @@ def test_a_child_is_asked_to_save_before_it_ends(tmp_path):
     child._stop(process)
     assert (tmp_path / "mark").read_text(encoding="utf-8") == "saved"
     assert process.returncode == 143
+
+
+def test_a_step_that_hangs_saves_before_it_is_ended(tmp_path):
+    """Who ends it is not its parent, so neither holds its standard input nor may send it more than its end."""
+    mark, place = tmp_path / "mark", tmp_path / "train.progress.jsonl"
+    process = python(HEEDS, mark, place)
+    wait_for(mark)
+    unit = Unit("run", "train", process.pid, birth(process.pid), place, "", attended=True)
+    assert "it ended when it was asked to" in ending.end(unit, "it hung", grace_s=30)
+    assert mark.read_text(encoding="utf-8") == "saved"
+    assert process.wait() == 143
 
 
 def test_a_child_of_a_killed_parent_saves_and_ends(tmp_path):
