@@ -62,12 +62,41 @@ def retry_sharing(action: Callable[[], T]) -> T:
 
 
 if sys.platform == "win32":
+    import msvcrt
+
     _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
     _kernel32.CreateFileW.restype = ctypes.c_void_p
     _GENERIC_WRITE, _SHARE_ALL, _OPEN_EXISTING, _BACKUP_SEMANTICS = 0x40000000, 7, 3, 0x02000000
     _REPLACE_EXISTING, _WRITE_THROUGH = 1, 8
     # ERROR_INVALID_FUNCTION, ERROR_ACCESS_DENIED, ERROR_NOT_SUPPORTED: this file system flushes no folders.
     _NO_FOLDER_FLUSH = frozenset({1, 5, 50})
+
+    class _Overlapped(ctypes.Structure):
+        _fields_ = (
+            ("internal", ctypes.c_size_t), ("internal_high", ctypes.c_size_t), ("offset", ctypes.c_uint32),
+            ("offset_high", ctypes.c_uint32), ("event", ctypes.c_void_p),
+        )  # fmt: skip
+
+    _LOCK_AT_ONCE_ALONE = 3
+
+    @contextmanager
+    def _alone(fd: int) -> Iterator[None]:
+        """While no other process appends; it is waited for, for a bounded time.
+
+        The C runtime looks for the end first and writes there, so of two writers one would overwrite the other. What
+        is locked nobody may read, so it is one byte far behind any end.
+        """
+        handle, place = ctypes.c_void_p(msvcrt.get_osfhandle(fd)), _Overlapped(offset_high=0x7FFFFFFF)
+
+        def take() -> None:
+            if not _kernel32.LockFileEx(handle, _LOCK_AT_ONCE_ALONE, 0, 1, 0, ctypes.byref(place)):
+                raise ctypes.WinError(ctypes.get_last_error())
+
+        retry_sharing(take)
+        try:
+            yield
+        finally:
+            _kernel32.UnlockFileEx(handle, 0, 1, 0, ctypes.byref(place))
 
     def _flush(fd: int) -> None:
         os.fsync(fd)
@@ -96,6 +125,10 @@ if sys.platform == "win32":
             _kernel32.CloseHandle(ctypes.c_void_p(handle))
 
 else:
+
+    def _alone(fd: int) -> contextlib.AbstractContextManager[None]:
+        """At any time: one write that appends is one step here."""
+        return contextlib.nullcontext()
 
     def _flush(fd: int) -> None:
         if sys.platform == "darwin":
@@ -226,15 +259,15 @@ def append_line(path: Path, line: str) -> None:
     with explain_full_disk(path):
         make_folder(path.parent)
         new = not path.exists()
-        with path.open("ab+") as file:
-            torn = False
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                torn = file.read(1) != b"\n"
-            # One write: on POSIX appended bytes of two processes follow each other. Windows' C runtime seeks first, and of
-            # two writes in one instant one may be lost there.
-            file.write(("\n" if torn else "").encode() + line.encode("utf-8") + b"\n")
-            file.flush()
+        with retry_sharing(lambda: path.open("ab+")) as file:
+            with _alone(file.fileno()):
+                torn = False
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    torn = file.read(1) != b"\n"
+                # One write: appended bytes of two processes follow each other.
+                file.write(("\n" if torn else "").encode() + line.encode("utf-8") + b"\n")
+                file.flush()
             _flush(file.fileno())
         if new:
             fsync_folder(path.parent)

@@ -1,6 +1,5 @@
 """The list of what was done about faults: appended by several processes, read past torn lines."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,16 +43,25 @@ def test_a_torn_line_costs_only_itself(tmp_path):
 
 
 def test_lines_of_several_processes_stay_whole(tmp_path):
+    """All begin at once: Windows appends in two steps, between which another may write."""
     code = (
         "import sys; from pathlib import Path; from tests.faults.test_recoveries import note\n"
-        "for number in range(40): note(Path(sys.argv[1]), 'train-1', sys.argv[2] * 300 + str(number))"
+        "print('ready', flush=True); sys.stdin.read()\n"
+        "for number in range(100): note(Path(sys.argv[1]), 'train-1', sys.argv[2] * 300 + str(number))"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), letter], cwd=ROOT, env={**os.environ})
-        for letter in "abc"
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), letter], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for letter in "abcd"
     ]
-    assert [process.wait() for process in processes] == [0, 0, 0]
-    assert len({found.detail for found in recoveries.read(tmp_path)}) == 120
+    for process in processes:
+        assert process.stdout.read(5) == b"ready"
+    for process in processes:
+        process.stdin.close()
+    assert [process.wait() for process in processes] == [0] * 4
+    wanted = {letter * 300 + str(number) for letter in "abcd" for number in range(100)}
+    assert {found.detail for found in recoveries.read(tmp_path)} == wanted
 
 
 def test_where_no_note_can_be_taken_it_is_told(tmp_path, capsys):
