@@ -1,7 +1,9 @@
 """Files from this machine: pictures, sounds, archives, and what is refused with which reason."""
 
+import contextlib
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -144,12 +146,16 @@ def test_no_row_reads_outside_its_folder(tmp_path):
     (tmp_path / "secret.png").write_bytes(png())
     inside = tmp_path / "inside"
     inside.mkdir()
-    (inside / "link.png").symlink_to(tmp_path / "secret.png")
-    names = ("../secret.png", str(tmp_path / "secret.png"), "link.png")
+    link, names = inside / "link.png", ["../secret.png", str(tmp_path / "secret.png")]
+    # Windows asks for a right to make one, Wine's stub says yes and makes none.
+    with contextlib.suppress(OSError if os.name == "nt" else ()):
+        link.symlink_to(tmp_path / "secret.png")
+    if link.is_symlink() or os.name != "nt":
+        names.append(link.name)
     facts, kept, reasons = run(
         tmp_path / "out", listed(inside, *names), listed(tmp_path, "secret.png").rename(tmp_path / "ok.jsonl")
     )
-    assert reasons == ["the media's name points out of its folder"] * 3
+    assert reasons == ["the media's name points out of its folder"] * len(names)
     assert len(kept) == 1
     assert facts["rows"] == 1
 

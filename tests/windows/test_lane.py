@@ -31,15 +31,16 @@ PROCESSES = (
     "tests/windows/test_on_supervisor.py",
     "tests/autostart/test_command.py",
     "tests/autostart/test_windows.py",
+    "tests/monitor/test_hang.py",
 )
 # By hand too: what else needs no torch.
 LONG = (
     *(f"tests/test_{name}.py" for name in ("artifacts", "attempt", "births", "config", "notify", "sound", "thinking")),
-    *(f"tests/collect/test_{name}.py" for name in ("download", "licence", "query", "questions", "source")),
+    *(f"tests/collect/test_{name}.py" for name in ("download", "licence", "local", "query", "questions", "source")),
     *(f"tests/collect/web/test_{name}.py" for name in ("fetch", "robots", "text")),
     "tests/faults/test_recoveries.py",
     "tests/flows/test_fence.py",
-    *(f"tests/preflight/test_{name}.py" for name in ("host", "hub", "profile")),
+    *(f"tests/preflight/test_{name}.py" for name in ("disk", "host", "hub", "profile")),
     *(
         f"tests/preprocess/test_{name}.py"
         for name in (
