@@ -18,6 +18,8 @@ from filelock import FileLock
 
 from so8t import durable
 
+# Before anybody loads torch: the processes of a test run share the cores, and what they compute is small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 LOOK_S = 1.0
 ROOT = Path(__file__).resolve().parent.parent
 # The same examples for the same code, and none is wrong for being slow on a busy machine. New ones are sought by

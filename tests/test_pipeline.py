@@ -9,7 +9,7 @@ from so8t.artifacts import Store, check_hashes, load
 from so8t.config import load_config
 from so8t.session import sessions
 from so8t.wiring import SEVEN
-from tests.conftest import ROOT, command, run
+from tests.conftest import ROOT, command
 
 SEVEN_NAMES = [ref.step for ref in SEVEN]
 TASKS = ("safety", "digits", "tones")
@@ -104,20 +104,11 @@ def test_the_image_file_answers_as_the_live_model(demo):
     assert measured["image answer, regret of greedy tokens"] == 0
 
 
-def test_second_run_is_cached_and_changes_nothing(demo, demo_home):
-    again = run(home=demo_home)
-    assert again.code == 0, again.err[-3000:]
-    assert all(step["cached"] for step in again.json["steps"].values())
-    assert {n: s["content"] for n, s in again.json["steps"].items()} == {
-        n: s["content"] for n, s in demo.json["steps"].items()
-    }
-
-
 def test_status_is_read_only_and_complete(demo, demo_home):
     before = sorted(str(p) for p in (demo_home / "artifacts").rglob("*"))
     status = command("status", "--json", home=demo_home)
     assert status.code == 0
-    assert {row["state"] for row in status.json["steps"].values()} == {"done"}
+    assert {row["state"] for row in status.json["steps"].values()} == {"done"}, "a second run would make one again"
     assert sorted(str(p) for p in (demo_home / "artifacts").rglob("*")) == before
 
 

@@ -43,7 +43,7 @@ EVENTS_S = 30
 
 
 class World:
-    """A home of its own beside a server that the module's tests share. Times are moved in the server's database."""
+    """A home of its own beside a server that a process's tests share. Times are moved in the server's database."""
 
     def __init__(self, home: Path, client: SyncPrefectClient, deployment: UUID, database: Path) -> None:
         self.home, self.client, self.deployment, self.database = home, client, deployment, database
@@ -157,21 +157,27 @@ def until(ended: threading.Event, act: Callable[[], Any]) -> list[Any]:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def served(tmp_path_factory) -> Iterator[tuple[SyncPrefectClient, UUID, Path]]:
-    """Client, the pipeline's deployment, database."""
+    """Client, the pipeline's deployment, database: one server, whose start costs as much as many tests."""
     home = tmp_path_factory.mktemp("served") / "home"
     with client_of(home) as client:
         ids = register(client, {so8t_pipeline.name: {}})
         yield client, ids[f"{so8t_pipeline.name}/so8t"], home / "prefect" / "prefect.db"
-        # One worker of a process sends its events, to the server that it first met; the next module has another.
+        # One worker of a process sends its events, to the server that it first met.
         EventsWorker.drain_all(timeout=EVENTS_S)
 
 
 @pytest.fixture
 def world(served, tmp_path) -> Iterator[World]:
-    """A home of its own; the runs of a test are gone after it."""
+    """A home of its own, and a server without runs; those of a test are gone after it."""
     client, deployment, database = served
+    forget_runs(client)
     yield World(tmp_path / "home", client, deployment, database)
+    forget_runs(client)
+
+
+def forget_runs(client: SyncPrefectClient) -> None:
+    """Delete every run, also those of another module."""
     for run in client.read_flow_runs():
         client.delete_flow_run(run.id)
