@@ -34,6 +34,8 @@ from so8t.train.config import Train
 def once(base: Path, config: FourClass) -> dict[str, int]:
     """Build as the training does; the peaks of one update and of one measurement, in resident bytes."""
     learner = build(config, base, torch.device("cpu"))
+    # Of a file that is mapped only what is read is resident; here few rows would be.
+    learner.reader.text.embed_tokens.weight.sum()
     size = config.micro_batch * config.gradient_accumulation_steps
     samples = [
         Sample(Row(str(n), "", Label(n % len(Label))), [100 + n] * config.max_seq_length, False) for n in range(size)

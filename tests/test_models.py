@@ -6,8 +6,9 @@ import re
 import shutil
 
 import pytest
+import torch
 
-from so8t import models, thinking
+from so8t import models, pulse, thinking
 from so8t.benchmark.prompts import Tokenizer
 from so8t.collect.basemodel import demo, vocabulary
 from so8t.collect.config import DemoBase
@@ -238,3 +239,18 @@ def test_a_base_with_other_tags_of_the_same_name_is_refused(folder, tmp_path):
     (other / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(InputError, match="<image>"):
         models.write_thinking_tokenizer(other, tmp_path / "out")
+
+
+def test_each_layer_shows_that_a_pass_goes_on_and_breaks_no_compiled_graph(base):
+    model, beats = models.load_base(base), []
+    layer, hidden = model.model.layers[0], torch.ones(1, 4, model.config.hidden_size)
+    with torch.no_grad(), pulse.heard(lambda: beats.append(1)):
+        model(input_ids=torch.tensor([[1, 2, 3]]))
+        assert len(beats) == len(model.model.layers)
+        turned = model.model.rotary_emb(hidden, torch.arange(4)[None])
+        found = torch.compile(layer, backend="eager", fullgraph=True)(hidden, position_embeddings=turned)
+    assert len(beats) == len(model.model.layers)
+    model(input_ids=torch.tensor([[1]]))
+    assert len(beats) == len(model.model.layers), "nobody listens"
+    with torch.no_grad():
+        assert torch.equal(found, layer(hidden, position_embeddings=turned))

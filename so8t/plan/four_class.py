@@ -6,7 +6,9 @@ from so8t.four_class.config import FourClass
 from so8t.labels import Label
 from so8t.plan.memory import (
     CUDA_CONTEXT_BYTES,
+    DTYPE_BYTES,
     FP32,
+    NF4,
     PROCESS_BYTES,
     Need,
     Shapes,
@@ -66,7 +68,7 @@ def needs(config: FourClass, shapes: Shapes) -> dict[str, Need]:
 def _standing(config: FourClass, own: Shapes) -> Need:
     count = trained(config, own)
     device = {
-        "base": weights_bytes(own),
+        "base": weights_bytes(own) - _head_bytes(own),
         # The best state so far is kept beside the one that is trained.
         "adapters, rows, heads": 2 * FP32 * count,
         "gradients": FP32 * count,
@@ -75,6 +77,12 @@ def _standing(config: FourClass, own: Shapes) -> Need:
     if own.on_gpu:
         device["CUDA context"] = CUDA_CONTEXT_BYTES
     return Need(device, {"checkpoint buffers": checkpoint_bytes(config, own), "process": PROCESS_BYTES})
+
+
+def _head_bytes(own: Shapes) -> int:
+    """The base's own head, which is let go; 4-bit bases have it in bfloat16."""
+    dtype = own.config.adapter.base_dtype
+    return own.geometry.vocabulary * own.geometry.hidden * (2 if dtype == NF4 else DTYPE_BYTES[dtype])
 
 
 def checkpoint_bytes(config: FourClass, shapes: Shapes) -> int:
