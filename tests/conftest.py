@@ -33,14 +33,20 @@ hypothesis.settings.load_profile("same")
 TINY = ["--config", str(ROOT / "configs" / "smoke.yaml")]
 
 
-# The files that take minutes, longest first: whoever began one of them last would work alone in the end.
+# The files that take minutes, longest first: whoever began one of them last would work alone in the end. While the first of
+# them makes the hardly trained home, those that need none are at work.
 LONGEST = (
     "test_pipeline.py",
     "test_campaign.py",
+    "test_gpu_benchmark.py",
+    "test_lane.py",
+    "test_search_stopped.py",
+    "test_ranks.py",
     "test_supervisor.py",
     "test_up.py",
     "test_every_write.py",
     "test_second_run.py",
+    "test_four_class.py",
 )
 
 
