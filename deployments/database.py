@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
+from prefect.server.utilities.database import get_dialect
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
@@ -46,8 +47,11 @@ class Immediate(AioSqliteConfiguration):
 
 
 def immediate() -> AbstractContextManager[None]:
-    """Within it the server's database is this one, at the address of Prefect's settings."""
-    return temporary_database_config(Immediate(connection_url=PREFECT_API_DATABASE_CONNECTION_URL.value()))
+    """Within it the server's database is this one, at the address of Prefect's settings; PostgreSQL stays Prefect's."""
+    address = PREFECT_API_DATABASE_CONNECTION_URL.value()
+    if get_dialect(address).name != "sqlite":
+        return nullcontext()
+    return temporary_database_config(Immediate(connection_url=address))
 
 
 @asynccontextmanager
@@ -68,6 +72,7 @@ async def in_turn() -> AsyncIterator[None]:
     try:
         yield
     finally:
-        _turn.reset(token)
         own.lasts = False
         queue.release()
+        # Last: it raises where another task ends what this one began, and a queue that stays taken stops the server.
+        _turn.reset(token)

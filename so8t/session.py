@@ -7,6 +7,7 @@ comes back after a power cut finds its own session without being told.
 import os
 import threading
 import time
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -107,6 +108,10 @@ class SessionFile:
         with self._changing:
             self.session = self.session.model_copy(update={"heartbeat": beat, **changes})
             durable.write_json(self.folder / SESSION, self.session.model_dump(mode="json"))
+
+    def alone(self) -> AbstractContextManager[object]:
+        """While no other thread changes it: for a change that depends on what is there."""
+        return self._changing
 
     def count_failure(self, name: str) -> None:
         """One more failure of the step with this name in this run."""

@@ -22,11 +22,13 @@ def counting(starts: Sequence[FreshStart], reached: int, hours: float, now_s: fl
 def count(run: SessionFile, name: str, ref: Ref, key: str, hours: float) -> int:
     """Note one more of `name` in the run's session; how many count, this one included."""
     reached, now_s = _reached(run.folder.parent, ref, key), time.time()
-    kept = counting(run.session.fresh_starts.get(name, []), reached, hours, now_s)
-    # A step that goes on from a checkpoint stands behind where it was.
-    furthest = max([reached, *(start.reached for start in kept)])
-    kept.append(FreshStart(at_s=now_s, reached=furthest))
-    run.update(fresh_starts={**run.session.fresh_starts, name: kept})
+    # The parts of a run share its session, and all of them lose a GPU in one moment.
+    with run.alone():
+        kept = counting(run.session.fresh_starts.get(name, []), reached, hours, now_s)
+        # A step that goes on from a checkpoint stands behind where it was.
+        furthest = max([reached, *(start.reached for start in kept)])
+        kept.append(FreshStart(at_s=now_s, reached=furthest))
+        run.update(fresh_starts={**run.session.fresh_starts, name: kept})
     return len(kept)
 
 

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
+from prefect.server.database.dependencies import MODELS_DEPENDENCIES
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 from sqlalchemy import text
 
-from deployments.database import Immediate, in_turn
+from deployments.database import Immediate, immediate, in_turn
 
 TASKS = 12
 
@@ -56,3 +59,23 @@ def test_one_within_another_does_not_wait_for_it(tmp_path):
         return said
 
     assert asyncio.run(asyncio.wait_for(nested(), 30)) == ["within", "beside", "the next, alone", "after"]
+
+
+def test_one_that_another_task_ends_leaves_the_queue_free():
+    async def handed_over():
+        turn = in_turn()
+        await asyncio.create_task(turn.__aenter__())
+        with pytest.raises(ValueError, match="different Context"):
+            await turn.__aexit__(None, None, None)
+        async with in_turn():
+            return "next"
+
+    assert asyncio.run(asyncio.wait_for(handed_over(), 30)) == "next"
+
+
+def test_only_sqlite_is_spoken_to_as_sqlite():
+    address = "postgresql+asyncpg://so8t@127.0.0.1/prefect"
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: address}), immediate():
+        assert not isinstance(MODELS_DEPENDENCIES["database_config"], Immediate)
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: "sqlite+aiosqlite:///prefect.db"}), immediate():
+        assert isinstance(MODELS_DEPENDENCIES["database_config"], Immediate)
