@@ -3,7 +3,7 @@
 import gc
 import time
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +116,11 @@ class Bench:
 
     def _within(self, stage: float, doing: str, share: float = 1.0) -> Report:
         """Reports of what lies between a stage and the next, or in a share of it; the first of it now."""
-        self.progress.update(stage, STAGES, doing)
-        return lambda done, total: self.progress.update(stage + share * done / total, STAGES, doing)
+        self._tell(stage, doing, share, 0, 1)
+        return partial(self._tell, stage, doing, share)
+
+    def _tell(self, stage: float, doing: str, share: float, done: int, total: int) -> None:
+        self.progress.update(stage + share * done / total, STAGES, doing)
 
     def _ask(self, model: Any, report: Report) -> list[Floats]:
         logits = ask_folded(model, self.chats, report)
@@ -197,7 +200,7 @@ class Bench:
         path = self.out / f"{self.name}-F32.gguf{durable.TMP_SUFFIX}"
         return measure_f32(
             path, self.material, self.name, notes, self.chats.ids, plain, self.progress.machine.threads,
-            self._within(3, "writing an F32 GGUF", 0.5), self._within(3.5, "F32 GGUF", 0.5),
+            self._within(3, "writing an F32 GGUF", 0.5), partial(self._tell, 3.5, "F32 GGUF", 0.5),
         )  # fmt: skip
 
     def _file(self, kind: str, path: Path) -> Parity:

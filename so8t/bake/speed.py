@@ -60,13 +60,15 @@ def _last_line(process: subprocess.Popen[str]) -> tuple[str, bool]:
     late = threading.Timer(TIMEOUT_S, end)
     late.start()
     try:
+        # Leaving the block waits for the process's end.
         with process:
-            for line in process.stdout or ():
-                last = line
-                pulse.beat()
-    except BaseException:
-        process.kill()
-        raise
+            try:
+                for line in process.stdout or ():
+                    last = line
+                    pulse.beat()
+            except BaseException:
+                process.kill()
+                raise
     finally:
         late.cancel()
     return last, not overdue.is_set()

@@ -1,4 +1,7 @@
+import os
 import shutil
+import signal
+import subprocess
 
 import pytest
 from pydantic import ValidationError
@@ -8,7 +11,7 @@ from so8t.bake import checks, quantize, run, speed
 from so8t.bake.config import Bake, Fold, Gates, Loss, Quantize, Quantized, Speed
 from so8t.bake.gate import Gate, write_gates
 from so8t.config import Machine
-from so8t.errors import DamagedArtifact, GateFailed, StepFailed
+from so8t.errors import DamagedArtifact, GateFailed, Interrupted, StepFailed
 from so8t.progress import Progress
 from tests.bake.conftest import artifact
 
@@ -163,10 +166,11 @@ def test_the_long_stages_tell_how_far_they_are(inputs, tmp_path, monkeypatch):
 
     class Told:
         def __init__(self):
-            self.stages, self.lines = {}, 0
+            self.stages, self.lines, self.order = {}, 0, []
 
         def report(self, step, done, total, message, metrics):
             self.lines += 1
+            self.order.append(done)
             self.stages.setdefault(message, []).append(done)
 
     told = Told()
@@ -181,8 +185,9 @@ def test_the_long_stages_tell_how_far_they_are(inputs, tmp_path, monkeypatch):
         "folded model": chats, "writing an F32 GGUF": 10, "F32 GGUF": chats, "F16 GGUF": chats,
     }.items():  # fmt: skip
         done = told.stages[name]
-        assert len(set(done)) > at_least, name
+        assert len(set(done)) >= at_least, name
         assert done == sorted(done)
+    assert told.order == sorted(told.order), "no stage is told before it begins"
 
     # What has no number of its own repeats the last report, unless one was just made.
     monkeypatch.setattr("so8t.progress.PULSE_S", 3600.0)
@@ -203,3 +208,23 @@ def test_a_measurement_of_speed_gives_signs(folded, monkeypatch):
         found = speed.measure_speed(path, Speed(prompt_tokens=8, new_tokens=8, repeats=1), 1, "cpu")
     assert found["new_tokens_per_s"] > 0
     assert len(beats) > 2 * (1 + 8), "one for each pass of each repeat"
+
+
+def test_a_stop_ends_the_measurement_of_speed_at_once(folded, monkeypatch):
+    """Whoever stops a bake waits for seconds, not for half an hour."""
+    begun = []
+
+    class Begun(subprocess.Popen):
+        def __init__(self, *arguments, **more):
+            super().__init__(*arguments, **more)
+            begun.append(self)
+
+    def stop():
+        raise Interrupted("stopped", exit_code=143)
+
+    monkeypatch.setattr(subprocess, "Popen", Begun)
+    monkeypatch.setattr(speed, "SIGN_S", 0.0)
+    path = quantize.model_gguf(folded.path / "gguf")
+    with pulse.heard(stop), pytest.raises(Interrupted):
+        speed.measure_speed(path, Speed(prompt_tokens=8, new_tokens=8, repeats=100), 1, "cpu")
+    assert [process.returncode for process in begun] == [1 if os.name == "nt" else -signal.SIGKILL]
