@@ -78,8 +78,14 @@ def _choice(scene: Scene) -> Choice | None:
     trained, classified = _trained(scene), _classified(scene)
     if trained is None or classified is None:
         return trained or classified
-    hungriest = max(trained.after, classified.after, key=lambda peak: peak.device_bytes + peak.host_bytes)
-    return replace(trained, after=hungriest, fits=trained.fits and classified.fits)
+    # Named is the one that does not fit, else the hungrier one.
+    named, other = sorted((trained, classified), key=lambda choice: (choice.fits, -choice.after.total_bytes))
+    return replace(
+        trained,
+        before=named.before.joined(other.before),
+        after=named.after.joined(other.after),
+        fits=named.fits and other.fits,
+    )
 
 
 def _classified(scene: Scene) -> Choice | None:

@@ -22,6 +22,15 @@ class Peak:
     device_bytes: int
     host_bytes: int
 
+    @property
+    def total_bytes(self) -> int:
+        """Of both."""
+        return self.device_bytes + self.host_bytes
+
+    def joined(self, other: "Peak") -> "Peak":
+        """What holds this one and the other, one after the other; named after this one."""
+        return Peak(self.phase, max(self.device_bytes, other.device_bytes), max(self.host_bytes, other.host_bytes))
+
     def within(self, room_bytes: int, on_gpu: bool) -> bool:
         """Whether it fits into what computes."""
         return (self.device_bytes if on_gpu else self.host_bytes) <= room_bytes

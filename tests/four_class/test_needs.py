@@ -18,6 +18,7 @@ from so8t.preflight import look, memory
 from so8t.preflight import scene as prepared
 from so8t.preflight.disk import demands
 from so8t.preflight.look import LASTS
+from so8t.preflight.profile import Choice, Peak
 from so8t.preflight.scene import set_scene
 from so8t.train.config import Train
 from tests.conftest import ROOT, command
@@ -78,6 +79,19 @@ def test_the_pipeline_needs_it_where_the_reward_asks(tmp_path, monkeypatch):
     asked_for = of_card(BOREA, 24, tmp_path, monkeypatch, "pipeline", *long, "train.reward.classifier=0.5")[1]
     assert (asked_for.fits, asked_for.after.phase) == (False, "four_class update")
     assert asked_for.after.device_bytes > without.after.device_bytes
+
+
+def test_of_two_trainings_each_memory_is_the_larger_and_the_misfit_is_named(monkeypatch):
+    larger = Choice({"micro_batch_max": 1.0}, Peak("ppo", 30, 60), Peak("ppo", 10, 60), fits=True)
+    for needed, fits in ((11, True), (20, False)):
+        of_classes = Peak("four_class update", needed, 1)
+        smaller = Choice({}, of_classes, of_classes, fits)
+        for name, choice in (("_trained", larger), ("_classified", smaller)):
+            monkeypatch.setattr(look, name, {None: choice}.get)
+        found = look._choice(None)
+        assert (found.after.device_bytes, found.after.host_bytes, found.fits) == (needed, 60, fits)
+        assert found.after.phase == ("ppo" if fits else "four_class update")
+        assert (found.before.device_bytes, found.changes) == (30, larger.changes)
 
 
 def test_the_plan_of_the_flow_alone(tmp_path):
