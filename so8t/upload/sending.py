@@ -12,7 +12,6 @@ from contextvars import copy_context
 from typing import Any, BinaryIO
 
 from huggingface_hub import CommitOperationAdd, utils
-from huggingface_hub.utils import _xet_progress_reporting as reporting
 
 Tell = Callable[[int], object]  # bytes so far
 
@@ -44,7 +43,15 @@ def _tell_reads(file: Any, tell: Tell) -> None:
 
 @contextmanager
 def heard(tell: Tell) -> Iterator[None]:
-    """Inside, `tell` hears of what hf_xet sends, from a thread of its own, in the context of the caller."""
+    """Inside, `tell` hears of what hf_xet sends, from a thread of its own, in the context of the caller.
+
+    Nothing where the library has its reporter no more: what is sent is sent all the same, after a run of days.
+    """
+    try:
+        from huggingface_hub.utils import _xet_progress_reporting as reporting
+    except ImportError:
+        yield
+        return
     context, one_at_a_time = copy_context(), threading.Lock()
 
     class Ears:

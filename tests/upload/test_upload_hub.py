@@ -3,6 +3,7 @@
 import contextvars
 import hashlib
 import json
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -343,3 +344,10 @@ def test_what_hf_xet_s_thread_says_is_told_in_the_caller_s_context():
             thread.start()
             thread.join()
     assert told == [(7, "here")], "Prefect cannot be asked without it; the same number again is no news"
+
+
+def test_a_library_without_that_reporter_sends_all_the_same(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub.utils._xet_progress_reporting", None)
+    monkeypatch.delattr(huggingface_hub.utils, "_xet_progress_reporting")
+    with sending.heard(lambda sent_bytes: None):
+        pass
