@@ -113,19 +113,12 @@ class Api:
         return found
 
     def wait(self, run_id: str, *states: str, timeout_s: float = 300) -> dict[str, Any]:
-        """Until the run is in one of the states. A question that gets no answer on a busy machine is asked again."""
-        deadline, told = time.monotonic() + timeout_s, ""
-        while True:
-            try:
-                run = self.run(run_id)
-            except httpx.TimeoutException as error:
-                told = f"no answer ({error})"
-            else:
-                if run["state_name"] in states:
-                    return run
-                told = f"{run['state_name']}: {run['state']['message']}"
-            assert time.monotonic() < deadline, (states, told)
+        """Until the run is in one of the states."""
+        deadline = time.monotonic() + timeout_s
+        while (run := self.run(run_id))["state_name"] not in states:
+            assert time.monotonic() < deadline, (states, run["state_name"], run["state"]["message"])
             time.sleep(0.2)
+        return run
 
 
 def contents(home: Path) -> dict[str, str]:
